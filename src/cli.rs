@@ -2,6 +2,7 @@
 
 mod audit;
 mod build;
+mod build_in_pod;
 mod builder;
 mod builder_api;
 mod certs;
@@ -81,6 +82,8 @@ enum Command {
     Image(image::Image),
     Repo(repo::Repo),
     Build(build::Build),
+    #[command(hide = true)]
+    BuildInPod(build_in_pod::BuildInPod),
     Audit(audit::Audit),
     Completion(completion::Completion),
 }
@@ -113,6 +116,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Image(command) => command.run(),
         Command::Repo(command) => command.run(),
         Command::Build(command) => command.run(),
+        Command::BuildInPod(command) => command.run(),
         Command::Audit(command) => command.run(),
         Command::Completion(command) => command.run(&mut Cli::command()),
     };

@@ -11,6 +11,7 @@ use portcullis_identity::tls_roots::AuthoritiesError;
 use crate::access::{Callers, KeyUses};
 use crate::api::{self, App, Listener, ServeError, Slots};
 use crate::builds::followers::Followers;
+use crate::builds::jobs::Jobs;
 use crate::builds::queue::{Queue, SetupError};
 use crate::cluster::Kubernetes;
 use crate::gateway::{Gateway, GatewayError, Replicas};
@@ -93,11 +94,14 @@ impl Builder {
         let tags = Tags::new(Arc::clone(&store), Arc::clone(&registries), &settings.tags);
         let callers = Callers::new(&settings.callers, &settings.access(), &settings.users)?;
         let followers = Arc::new(Followers::new(settings.builds.as_ref()));
+        let jobs = settings.builds.as_ref().and_then(|builds| builds.jobs.clone());
+        let jobs = jobs.map(|jobs| Jobs::new(source.client().clone(), jobs));
         let queue = Queue::new(
             Arc::clone(&builds),
             Arc::clone(&registries),
             Arc::clone(&followers),
             settings.builds.as_ref(),
+            jobs,
         )
         .await?;
         let listener = Listener::bind(settings.address, settings.tls.as_ref()).await?;

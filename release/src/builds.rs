@@ -10,6 +10,8 @@
 //! | [`survey`] | everything that a commit would build, and every problem |
 //! | [`mirror`] | a branch, fetched over HTTPS or SSH |
 //! | [`sandbox`] | a build as a process in namespaces of its own |
+//! | [`jobs`] | a build as a Job of a cluster |
+//! | `base` | the images that builds start from |
 //! | [`oci`] | the image that a build leaves |
 //! | [`buildah`] | an image of a Dockerfile |
 //! | [`log`] | what a build prints |
@@ -22,10 +24,12 @@
 //! files: no symbolic link is followed, no filter or hook runs, and no path leads anywhere.
 
 mod autopush;
+mod base;
 pub mod buildah;
 mod changes;
 pub mod followers;
 pub mod git;
+pub mod jobs;
 pub mod log;
 pub mod mirror;
 pub mod oci;

@@ -4,6 +4,7 @@
 
 mod apply;
 mod events;
+mod exec;
 mod objects;
 mod pods;
 mod readiness;
@@ -20,6 +21,8 @@ use crate::model::{DeploymentId, EnvironmentName, ServiceName};
 use crate::state::Readiness;
 
 pub use self::apply::Kubernetes;
+pub(crate) use self::exec::Program;
+pub(crate) use self::pods::why_not_ready;
 
 /// The field manager of manifests. Weights of traffic belong to another one.
 pub const FIELD_MANAGER: &str = "portcullis-releases";

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::model::{EnvironmentName, Scope, USER_PREFIX, is_host, is_tag};
 
-pub use self::builds::{BuildSettings, RepositorySettings};
+pub use self::builds::{BuildSettings, JobSettings, RepositorySettings};
 pub use self::store::{PostgresSettings, StoreSettings};
 
 /// The configuration of `portcullis builder`. `docs/releases.md` describes it.

@@ -174,6 +174,27 @@ fn builder_alone(values: &[&str]) -> BTreeMap<String, Value> {
 }
 
 #[test]
+fn builds_as_jobs_are_the_same_and_the_builder_knows_their_namespace() {
+    let values = [&BUILDER[..], &["builder.jobs.enabled=true"]].concat();
+    let mut of_chart = builder_alone(&values);
+    let configuration = of_chart[r#""ConfigMap" "portcullis-builder""#].clone();
+    let builds = &configuration["data"]["builder.yaml"]["builds"];
+    let jobs = json!({ "namespace": "portcullis-builds", "image": "portcullis-builder:0.1.0" });
+    assert_eq!(builds["jobs"], jobs);
+    let without = builder_alone(&BUILDER);
+    of_chart.retain(|name, _| !without.contains_key(name));
+    let folder = copy_of_deploy();
+    let path = folder.path().join("deploy/kubernetes/builder-jobs");
+    let manifests = kustomize(&path);
+    validate(&manifests);
+    assert_eq!(of_chart, objects(&manifests));
+    let level = "pod-security.kubernetes.io/enforce: privileged";
+    let chart = chart("portcullis", "portcullis", &[&FEATURES[..], &values].concat());
+    assert!(manifests.contains(level) && chart.contains(level));
+    assert!(chart.contains("namespace: \"portcullis-builds\""), "in a Namespace of their own");
+}
+
+#[test]
 fn the_builder_with_a_database_is_the_same_and_has_no_volume_claim() {
     let database = "builder.postgresql.secretName=portcullis-builder-database";
     let of_chart = builder_alone(&[&BUILDER[..], &[database]].concat());

@@ -1,25 +1,26 @@
 //! Images of Dockerfiles, by buildah in a sandbox: see [`super::sandbox`].
 //!
 //! A sandbox has no network, so that the images that a Dockerfile starts from are those of a layout
-//! that the operator provides.
+//! that the operator provides. It is on this machine, or in the pod of a [Job](super::jobs).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use futures::future::BoxFuture;
-use serde::Deserialize;
+use tokio::io::AsyncRead;
 
-use super::git::Repository;
+use super::base::Layout;
+use super::git::{GitError, Repository};
+use super::jobs::{Jobs, Work};
 use super::log::Log;
 use super::oci::{Files, InvalidLayout};
+use super::path::RepositoryPath;
 use super::process::Group;
 use super::sandbox::{self, Job, Limits, SandboxError};
 use super::targets::{Recipe, Target};
 use crate::model::CommitId;
 use crate::registry::Upload;
-
-/// The annotation that names an image in a layout.
-const NAME: &str = "org.opencontainers.image.ref.name";
 
 /// Makes the images of targets.
 pub trait Images: Send + Sync {
@@ -33,15 +34,21 @@ pub trait Images: Send + Sync {
         folder: &'a Path,
         log: &'a mut Log,
     ) -> BoxFuture<'a, Result<Upload, BuildError>>;
+
+    /// Removes what an earlier builder has left outside of its folders.
+    fn start(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
 }
 
 /// Builds images in sandboxes.
-#[derive(Debug)]
 pub struct Buildah {
     /// What a build may use.
     pub limits: Limits,
     /// The layout of base images.
     pub base: Option<PathBuf>,
+    /// Where sandboxes are; without it, on this machine.
+    pub jobs: Option<Jobs>,
 }
 
 /// What is built.
@@ -68,17 +75,6 @@ pub enum BuildError {
     Interrupted(String),
 }
 
-#[derive(Deserialize)]
-struct BaseIndex {
-    manifests: Vec<BaseImage>,
-}
-
-#[derive(Deserialize)]
-struct BaseImage {
-    #[serde(default)]
-    annotations: std::collections::BTreeMap<String, String>,
-}
-
 // === impl Buildah ===
 
 impl Buildah {
@@ -89,14 +85,20 @@ impl Buildah {
         log: &mut Log,
     ) -> Result<Upload, BuildError> {
         let Target { recipe: Recipe::Dockerfile(dockerfile), context, inputs, .. } = source.target;
+        let layout = self.base.as_deref().map(Layout::read).transpose().map_err(interrupted)?;
+        let layout = match layout {
+            Some(mut layout) => {
+                layout.keep_named_in(&dockerfile_of(source, dockerfile).await?);
+                Some(layout)
+            }
+            None => None,
+        };
         let mut arguments = Vec::new();
-        for name in self.base_images()? {
+        for name in layout.iter().flat_map(Layout::names) {
             arguments.push(format!("--build-context={name}=container-image://oci:/base:{name}"));
         }
         arguments.push(format!("--file=/work/{}", dockerfile.as_str()));
         arguments.push(format!("/work/{}", context.as_str()));
-        let limits = self.limits.clone();
-        let job = Job { base: self.base.clone(), arguments, limits };
         let paths = [context, dockerfile].into_iter().chain(inputs);
         let mut archive = source.repository.archive(source.commit, paths);
         archive.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -107,10 +109,14 @@ impl Buildah {
             .map_err(|error| interrupted(format!("git cannot be started: {error}")))?;
         let mut group = Group::of(&archive);
         let files = archive.stdout.take().ok_or_else(|| interrupted("git has no output"))?;
-        let max = self.limits.disk;
-        let receive = async move |output| Files::receive(output, folder, max).await;
-        let (received, is_success) =
-            sandbox::run(&job, files, log, receive).await.map_err(BuildError::from)?;
+        let ended = self.run(source, layout, arguments, files, folder, log).await;
+        let (received, is_success) = ended.map_err(|error| match error {
+            // Not a note of the builder's own.
+            SandboxError::Setup(reason) if !log.last().starts_with("--- ") => {
+                SandboxError::Setup(format!("{reason}: {}", log.last()))
+            }
+            error => error,
+        })?;
         let status = archive.wait().await;
         group.disarm();
         match received {
@@ -127,21 +133,43 @@ impl Buildah {
         }
     }
 
-    /// The names of the base images. Only names that are one argument are taken.
-    fn base_images(&self) -> Result<Vec<String>, BuildError> {
-        let Some(folder) = &self.base else { return Ok(Vec::new()) };
-        let path = folder.join("index.json");
-        let failed = |reason: String| interrupted(format!("{}: {reason}", path.display()));
-        let text = std::fs::read(&path).map_err(|error| failed(error.to_string()))?;
-        let index: BaseIndex =
-            serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-        let is_name = |name: &String| {
-            !name.is_empty()
-                && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:".contains(&byte))
+    /// Runs buildah in a sandbox. Returns the image that it left, and whether it reported success.
+    async fn run(
+        &self,
+        source: &Source<'_>,
+        layout: Option<Layout>,
+        arguments: Vec<String>,
+        files: impl AsyncRead + Unpin,
+        folder: &Path,
+        log: &mut Log,
+    ) -> Result<(Result<Files, InvalidLayout>, bool), SandboxError> {
+        let max = self.limits.disk;
+        let Some(jobs) = &self.jobs else {
+            let job = Job { base: self.base.clone(), arguments, limits: self.limits.clone() };
+            let receive = async move |output| Files::receive(output, folder, max).await;
+            return sandbox::run(&job, files, log, receive).await;
         };
-        let names = index.manifests.into_iter().filter_map(|mut it| it.annotations.remove(NAME));
-        Ok(names.filter(is_name).collect())
+        let base = layout.map(|layout| layout.archive(max)).transpose();
+        let base = base.map_err(SandboxError::Setup)?.flatten();
+        let annotations = BTreeMap::from([
+            ("portcullis.dev/repository".to_owned(), source.url.to_owned()),
+            ("portcullis.dev/commit".to_owned(), source.commit.to_string()),
+            ("portcullis.dev/service".to_owned(), source.target.service.to_string()),
+        ]);
+        let limits = &self.limits;
+        let work = Work { annotations, arguments: &arguments, limits, base, files };
+        let receive = async move |output| Files::receive(output, folder, max).await;
+        jobs.run(work, log, receive).await
     }
+}
+
+/// The text of a Dockerfile.
+async fn dockerfile_of(source: &Source<'_>, path: &RepositoryPath) -> Result<Vec<u8>, BuildError> {
+    let failed = |error: GitError| interrupted(error.to_string());
+    let tree = source.repository.tree(source.commit).await.map_err(failed)?;
+    let entry = tree.get(path).ok_or_else(|| interrupted("the commit has no such Dockerfile"))?;
+    let contents = source.repository.contents(&[entry]).await.map_err(failed)?;
+    Ok(contents.into_iter().next().unwrap_or_default())
 }
 
 impl Images for Buildah {
@@ -152,6 +180,17 @@ impl Images for Buildah {
         log: &'a mut Log,
     ) -> BoxFuture<'a, Result<Upload, BuildError>> {
         Box::pin(self.build_image(source, folder, log))
+    }
+
+    fn start(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            if let Some(jobs) = &self.jobs
+                && let Err(error) = jobs.remove_left_over().await
+            {
+                // The first build tries it again.
+                tracing::warn!(%error, "failed to remove the builds of an earlier builder");
+            }
+        })
     }
 }
 

@@ -118,6 +118,12 @@ impl Log {
         let _ = self.file.flush().await;
     }
 
+    /// How much it has at most, in bytes.
+    #[must_use]
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+
     /// The last line with a text.
     #[must_use]
     pub fn last(&self) -> &str {

@@ -17,6 +17,7 @@ use super::autopush;
 use super::changes::{End, changes};
 use super::followers::{Follower, Followers};
 use super::git::GitError;
+use super::jobs::Jobs;
 use super::schedule::{Action, Event, Limits, Outcome, Schedule, choose, step};
 use super::worker::{Verdict, Worker};
 use crate::model::{BuildId, CommitId, RepositoryName, Time};
@@ -84,7 +85,8 @@ pub enum QueueError {
 // === impl Queue ===
 
 impl Queue {
-    /// Creates a queue that continues with what was recorded: no request may replace that.
+    /// Creates a queue that continues with what was recorded: no request may replace that. It builds
+    /// in `jobs`; without them, on this machine.
     /// [`run`](Self::run) makes it work.
     ///
     /// # Errors
@@ -94,12 +96,15 @@ impl Queue {
         registries: Arc<Registries>,
         followers: Arc<Followers>,
         settings: Option<&BuildSettings>,
+        jobs: Option<Jobs>,
     ) -> Result<Arc<Self>, SetupError> {
         if let Some(settings) = settings {
             create_private(&settings.folder)?;
         }
         let worker = match settings.filter(|settings| settings.images.is_some()) {
-            Some(settings) => Some(Worker::new(Arc::clone(&store), registries, settings.clone())?),
+            Some(settings) => {
+                Some(Worker::new(Arc::clone(&store), registries, settings.clone(), jobs)?)
+            }
             None => None,
         };
         Self::with(store, followers, settings, worker).await
@@ -191,9 +196,8 @@ impl Queue {
 
     /// Builds until it is dropped. What runs then is built again by the next one.
     pub async fn run(self: Arc<Self>) {
-        if self.worker.is_none() {
-            return;
-        }
+        let Some(worker) = &self.worker else { return };
+        worker.start().await;
         let mut tasks = JoinSet::new();
         loop {
             self.tick(&mut tasks).await;
@@ -429,7 +433,8 @@ mod tests {
         let followers = Arc::new(Followers::new(Some(&settings)));
         let registries = Arc::new(Registries::new(&[]).unwrap());
         let queue =
-            Queue::new(Arc::clone(&store), registries, followers, Some(&settings)).await.unwrap();
+            Queue::new(Arc::clone(&store), registries, followers, Some(&settings), None).await;
+        let queue = queue.unwrap();
         // Before it runs: a request comes when it may.
         let mut other = by();
         other.actor = "ci".to_owned();

@@ -62,6 +62,18 @@ pub struct Limits {
     pub processes: u32,
 }
 
+/// Where the log of a build goes.
+pub trait Printed {
+    /// Writes a part of it.
+    fn write(&mut self, part: &[u8]) -> impl Future<Output = ()> + Send;
+}
+
+impl Printed for Log {
+    async fn write(&mut self, part: &[u8]) {
+        Self::write(self, part).await;
+    }
+}
+
 /// What runs in a sandbox.
 #[derive(Debug)]
 pub struct Job {
@@ -95,7 +107,7 @@ pub enum SandboxError {
 pub async fn run<T>(
     job: &Job,
     mut input: impl AsyncRead + Unpin,
-    log: &mut Log,
+    log: &mut impl Printed,
     receive: impl AsyncFnOnce(BufReader<ChildStdout>) -> T,
 ) -> Result<(T, bool), SandboxError> {
     let users = Users::choose()?;
@@ -147,7 +159,7 @@ pub async fn run<T>(
             if outcome.is_ok() {
                 group.disarm();
             }
-            return with_reason(outcome, log);
+            return outcome;
         }
     };
     if outcome.is_ok() {
@@ -156,15 +168,7 @@ pub async fn run<T>(
         group.kill();
     }
     let _ = timeout(LAST_WORDS, write).await;
-    with_reason(outcome, log)
-}
-
-/// Adds the last line of the log to a failure before the build.
-fn with_reason<T>(outcome: Result<T, SandboxError>, log: &Log) -> Result<T, SandboxError> {
-    outcome.map_err(|error| match error {
-        SandboxError::Setup(reason) => SandboxError::Setup(format!("{reason}: {}", log.last())),
-        error => error,
-    })
+    outcome
 }
 
 impl From<io::Error> for SandboxError {

@@ -7,12 +7,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 use super::buildah::{BuildError, Buildah, Images, Source};
 use super::followers::Follower;
 use super::git::GitError;
+use super::jobs::{self, Jobs};
 use super::log::{Log, Mask};
 use super::mirror;
 use super::queue::ACTOR;
@@ -26,7 +28,8 @@ use crate::store::{Build, BuildStore, BuildTarget, By, Idempotency, StoreError, 
 
 /// The bytes of a MiB.
 const MEBIBYTE: u64 = 1024 * 1024;
-/// How long a build may take, with all of its images and their upload, by the time of one image.
+/// How long a build may take, with all of its images and their upload, by the time of one image and of
+/// its pod.
 const WHOLE_BUILD: u32 = 4;
 /// How many logs of a repository are kept.
 const KEPT_LOGS: u32 = 200;
@@ -76,12 +79,13 @@ struct Waits(AtomicBool);
 // === impl Worker ===
 
 impl Worker {
-    /// One that builds in sandboxes of this machine. Creates the folders, and removes what a builder
+    /// One that builds in sandboxes, in Jobs or on this machine. Creates the folders, and removes what a builder
     /// that was killed has left.
     pub(super) fn new(
         store: Arc<dyn BuildStore>,
         registries: Arc<Registries>,
         settings: BuildSettings,
+        jobs: Option<Jobs>,
     ) -> io::Result<Self> {
         let limits = Limits {
             time: settings.max_time,
@@ -90,7 +94,7 @@ impl Worker {
             processes: settings.max_processes,
         };
         let base = settings.base_images.clone();
-        Self::with(store, registries, settings, Box::new(Buildah { limits, base }))
+        Self::with(store, registries, settings, Box::new(Buildah { limits, base, jobs }))
     }
 
     /// The same, with images that are made in another way.
@@ -110,6 +114,11 @@ impl Worker {
         Ok(Self { store, registries, images, settings })
     }
 
+    /// Removes what an earlier builder has left in the cluster.
+    pub(super) async fn start(&self) {
+        self.images.start().await;
+    }
+
     /// The log of a build.
     pub(super) fn log(&self, id: &BuildId) -> PathBuf {
         self.settings.folder.join("logs").join(format!("{id}.log"))
@@ -127,7 +136,9 @@ impl Worker {
             }
         };
         log.note(&format!("commit {}, attempt {}", build.commit, build.attempts)).await;
-        let time = self.settings.max_time.saturating_mul(WHOLE_BUILD);
+        // What a cluster needs for a pod is no fault of the repository.
+        let pod = if self.settings.jobs.is_some() { jobs::START } else { Duration::ZERO };
+        let time = self.settings.max_time.saturating_add(pod).saturating_mul(WHOLE_BUILD);
         let registry = Waits::default();
         let built = timeout(time, self.build_all(build, follower, &registry, &mut log)).await;
         let verdict = built.unwrap_or_else(|_| {

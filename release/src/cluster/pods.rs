@@ -82,15 +82,19 @@ impl Pods {
     /// The last warning about a pod, such as what its readiness probe got. Empty without the right to
     /// list events.
     async fn warning(&self, pod: &str) -> String {
-        let fields = format!("involvedObject.kind=Pod,involvedObject.name={pod},type=Warning");
+        self.warning_about("Pod", pod).await.map_or_else(String::new, |text| format!("; {text}"))
+    }
+
+    async fn warning_about(&self, kind: &str, name: &str) -> Option<String> {
+        let fields = format!("involvedObject.kind={kind},involvedObject.name={name},type=Warning");
         let parameters = ListParams::default().fields(&fields).limit(MAX_EVENTS);
-        let Ok(events) = self.events.list(&parameters).await else { return String::new() };
+        let events = self.events.list(&parameters).await.ok()?;
         let at = |event: &Event| {
             let last = event.last_timestamp.as_ref().map(|time| time.0);
             last.max(event.event_time.as_ref().map(|time| time.0))
         };
         let newest = events.items.into_iter().max_by_key(at);
-        newest.and_then(|event| event.message).map_or_else(String::new, |text| format!("; {text}"))
+        newest?.message
     }
 
     /// The end of the log of the newest pod that `workload` selects.
@@ -126,6 +130,22 @@ impl Pods {
             log => format!("; its last log lines:\n{log}"),
         }
     }
+}
+
+/// What is wrong with the pods that a selector selects, or else with the object that makes them, such
+/// as a quota that admits none; as far as that can be found out.
+pub(crate) async fn why_not_ready(
+    client: &Client,
+    namespace: &str,
+    (kind, name): (&str, &str),
+    selector: &str,
+) -> Option<String> {
+    let pods = Pods::new(client, namespace);
+    let cause = match pods.cause(selector).await {
+        Some(cause) => Some(cause),
+        None => pods.warning_about(kind, name).await,
+    };
+    cause.map(|cause| bounded(&cause))
 }
 
 /// The selector of a workload's pods.

@@ -1,8 +1,10 @@
 //! Repositories that are followed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Toleration;
 use portcullis_config::model::{check_label, duration};
 use serde::{Deserialize, Deserializer, de};
 
@@ -52,8 +54,27 @@ pub struct BuildSettings {
     /// The log of a build, in MiB.
     #[serde(default = "default_log")]
     pub max_log: u64,
+    /// The Jobs that builds are; without it, they are processes of this machine.
+    #[serde(default)]
+    pub jobs: Option<JobSettings>,
     /// The repositories.
     pub repositories: Vec<RepositorySettings>,
+}
+
+/// Builds as Jobs of the cluster that releases are deployed to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct JobSettings {
+    /// Their Namespace, in which there is nothing else.
+    pub namespace: String,
+    /// The image `portcullis-builder`, of the version of the builder.
+    pub image: String,
+    /// The labels of the nodes that they may run on.
+    #[serde(default)]
+    pub node_selector: BTreeMap<String, String>,
+    /// The taints of nodes that they tolerate.
+    #[serde(default)]
+    pub tolerations: Vec<Toleration>,
 }
 
 /// A repository that is followed.
@@ -159,6 +180,7 @@ impl BuildSettings {
     ) {
         self.check_images(registries, report);
         self.check_limits(report);
+        self.check_jobs(report);
         if self.repositories.len() > MAX_REPOSITORIES {
             report(
                 format!("`builds`: there are more than {MAX_REPOSITORIES} repositories"),
@@ -213,6 +235,25 @@ impl BuildSettings {
                 ),
                 "write the repository of each service's images, such as \
                  `registry.example.com/{service}`",
+            );
+        }
+    }
+
+    fn check_jobs(&self, report: &mut impl FnMut(String, &str)) {
+        let Some(jobs) = &self.jobs else { return };
+        if check_label(&jobs.namespace).is_err() {
+            report(
+                format!(
+                    "`builds.jobs.namespace`: {:?} is not the name of a Namespace",
+                    jobs.namespace
+                ),
+                "write the name of a Namespace for builds alone, such as `portcullis-builds`",
+            );
+        }
+        if jobs.image.is_empty() || jobs.image.contains(char::is_whitespace) {
+            report(
+                format!("`builds.jobs.image`: {:?} is not an image", jobs.image),
+                "write the image `portcullis-builder`, of the version of this builder",
             );
         }
     }
@@ -331,6 +372,7 @@ mod tests {
             Settings::read(&path).err().unwrap_or_default().len()
         };
         assert_eq!(problems("images: 'r.test:5000/team/{service}'"), 0);
+        assert_eq!(problems("jobs: {namespace: builds, image: 'r.test/portcullis-builder:1'}"), 0);
         for bad in [
             "images: 'r.test:5000/team'",
             "images: 'r.test/{service}'",
@@ -342,6 +384,9 @@ mod tests {
             "maxProcesses: 1",
             "maxTime: 25h",
             "baseImages: m/base",
+            "jobs: {namespace: Builds, image: x}",
+            "jobs: {namespace: builds, image: ''}",
+            "jobs: {namespace: builds}",
         ] {
             let images = "images: 'r.test:5000/{service}'";
             let bad = if bad.starts_with("baseImages") {

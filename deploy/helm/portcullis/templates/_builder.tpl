@@ -25,11 +25,20 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{- define "portcullis.builder.image" -}}
+{{ .Values.builder.image.repository }}:{{ .Values.builder.image.tag | default .Chart.AppVersion }}
+{{- end }}
+
 {{- define "portcullis.builder.configuration" -}}
 {{- $tls := dict "certificate" "/etc/portcullis-tls/tls.crt" "key" "/etc/portcullis-tls/tls.key" -}}
 {{- $database := dict "postgresql" (dict "urlFile" "/etc/portcullis-database/url") -}}
 {{- $store := .Values.builder.postgresql.secretName | empty | ternary "/var/lib/portcullis/releases.db" $database -}}
 {{- $configuration := dict "address" "[::]:8470" "tls" $tls "store" $store "registries" (list) "callers" (list) -}}
+{{- if .Values.builder.jobs.enabled }}
+{{- $jobs := dict "namespace" .Values.builder.jobs.namespace "image" (include "portcullis.builder.image" .) -}}
+{{- $builds := dict "folder" "/var/lib/portcullis/builds" "repositories" (list) "jobs" $jobs -}}
+{{- $_ := set $configuration "builds" $builds -}}
+{{- end -}}
 {{- toYaml (mergeOverwrite $configuration (deepCopy .Values.builder.configuration)) -}}
 {{- end }}
 
@@ -39,7 +48,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 
 {{- define "portcullis.builder.container" -}}
 name: builder
-image: {{ .Values.builder.image.repository }}:{{ .Values.builder.image.tag | default .Chart.AppVersion }}
+image: {{ include "portcullis.builder.image" . }}
 args: [builder, --log-format, json, --config, /etc/portcullis-builder/builder.yaml]
 ports:
   - {name: api, containerPort: 8470}

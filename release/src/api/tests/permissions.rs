@@ -173,6 +173,7 @@ async fn app() -> (TempDir, Arc<App>) {
         Arc::clone(&registries),
         Arc::clone(&followers),
         Some(&builds),
+        None,
     )
     .await;
     let app = App {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::*;
+use crate::builds::base::NAME;
 use crate::builds::git::tests::WorkTree;
 use crate::builds::log::Mask;
 use crate::builds::path::RepositoryPath;
@@ -61,7 +62,8 @@ impl Built {
             commit: &commit,
             target: &target,
         };
-        let outcome = Buildah { limits, base }.build(&source, folder.path(), &mut log).await;
+        let outcome =
+            Buildah { limits, base, jobs: None }.build(&source, folder.path(), &mut log).await;
         log.close().await;
         let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
         Self { work, folder, outcome, log }

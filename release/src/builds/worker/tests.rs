@@ -91,7 +91,7 @@ impl Shop {
     async fn build(&self, build: &Build) -> Verdict {
         let store = Arc::<SqlStore>::clone(&self.store);
         let registries = Arc::new(self.registry.registries());
-        let worker = Worker::new(store, registries, self.settings.clone()).unwrap();
+        let worker = Worker::new(store, registries, self.settings.clone(), None).unwrap();
         worker.build(build, self.follower()).await
     }
 
