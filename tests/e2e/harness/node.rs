@@ -39,7 +39,12 @@ pub(crate) async fn rights(folder: &Path, manifests: &[&str]) -> PathBuf {
         let path = format!("{}/deploy/kubernetes/{manifest}", env!("CARGO_MANIFEST_DIR"));
         kubectl(&[&apply[..], &["--namespace", NAMESPACE, "-f", &path]].concat(), "").await;
     }
-    let token = kubectl(&["create", "token", "portcullis", "--namespace", NAMESPACE], "").await;
+    kubeconfig(folder, "portcullis", NAMESPACE).await
+}
+
+/// Writes a kubeconfig with the permissions of an account.
+pub(crate) async fn kubeconfig(folder: &Path, account: &str, namespace: &str) -> PathBuf {
+    let token = kubectl(&["create", "token", account, "--namespace", namespace], "").await;
     let text =
         kubectl(&["config", "view", "--raw", "--minify", "--flatten", "--output", "json"], "")
             .await;

@@ -10,7 +10,7 @@
 mod demo;
 mod door;
 mod load;
-mod repository;
+pub(super) mod repository;
 
 use std::sync::Arc;
 use std::time::Duration;

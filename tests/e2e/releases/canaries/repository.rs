@@ -14,9 +14,9 @@ use crate::harness::eventually;
 use crate::harness::node::kubectl;
 
 /// The program of the echo server.
-const PROGRAM: &str = "portcullis-echo";
+pub(in super::super) const PROGRAM: &str = "portcullis-echo";
 /// The Secret with the credentials of the registry.
-pub(super) const PULL_SECRET: &str = "registry";
+pub(in super::super) const PULL_SECRET: &str = "registry";
 
 /// A git server with the repository `shop`, and the work tree of its only user.
 pub(super) struct Repository {
@@ -109,7 +109,7 @@ impl Repository {
 }
 
 /// Takes the program out of the archive of its image, into a folder.
-fn unpack(folder: &Path) -> std::path::PathBuf {
+pub(in super::super) fn unpack(folder: &Path) -> std::path::PathBuf {
     let images = std::env::var("PORTCULLIS_CLUSTER_IMAGES").expect("the node's images");
     std::fs::create_dir(folder).expect("a folder");
     let extract = |archive: &Path| {
@@ -127,7 +127,7 @@ fn unpack(folder: &Path) -> std::path::PathBuf {
 
 /// Lets the node pull from the registry: it knows its authority, and the environment its credentials.
 /// Another cluster's nodes know it already.
-pub(super) async fn trust(registry: &Registry, environment: &str) {
+pub(in super::super) async fn trust(registry: &Registry, environment: &str) {
     let host = registry.host();
     if let Some(state) = std::env::var_os("PORTCULLIS_CLUSTER_STATE") {
         trust_authority(registry, Path::new(&state));
