@@ -6,7 +6,7 @@
 //!
 //! | module | purpose |
 //! | --- | --- |
-//! | [`manifest`] | the Job: pure |
+//! | [`mod@manifest`] | the Job: pure |
 //! | [`frames`] | the messages between builder and pod |
 //! | [`conversation`] | the builder's side |
 //! | [`pod`] | the pod's side |

@@ -1,10 +1,9 @@
 //! The side of a build that runs in its pod.
 //!
 //! The first process of the pod waits for the builder, which reaches it by another process in the same
-//! container, builds in the [sandbox](super::super::sandbox), and ends when the builder is lost. A
-//! program that is started in a container ends neither with the connection that started it nor with
-//! the container's log, and what it prints is in no log of the node: the builder keeps the only one,
-//! bounded and masked.
+//! container, builds in the [`sandbox`], and ends when the builder is lost. A program that is started in
+//! a container ends neither with the connection that started it nor with the container's log, and what
+//! it prints is in no log of the node: the builder keeps the only one, bounded and masked.
 
 use std::io;
 use std::os::linux::net::SocketAddrExt;

@@ -125,7 +125,8 @@ impl Site {
 /// Returns a kubeconfig with no other rights.
 async fn rights(folder: &Path, environment: &str) -> std::path::PathBuf {
     let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/kubernetes");
-    let apply = ["apply", "--server-side", "--field-manager=tests"];
+    // Other tests have bound the role to a builder in another Namespace.
+    let apply = ["apply", "--server-side", "--field-manager=tests", "--force-conflicts"];
     for file in ["builder/namespace.yaml", "builder/access.yaml"] {
         kubectl(&[&apply[..], &["-f", &format!("{deploy}/{file}")]].concat(), "").await;
     }
