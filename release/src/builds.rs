@@ -13,8 +13,7 @@
 //! | [`jobs`] | a build as a Job of a cluster |
 //! | `base` | the images that builds start from |
 //! | [`oci`] | the image that a build leaves |
-//! | [`buildah`] | an image of a Dockerfile, of a command or of Bazel |
-//! | [`bazel`] | the targets of a workspace of Bazel |
+//! | [`buildah`] | an image of a Dockerfile |
 //! | [`log`] | what a build prints |
 //! | [`webhook`] | signatures of push webhooks: pure |
 //! | [`queue`] | builds commits, one at a time for each repository |
@@ -26,7 +25,6 @@
 
 mod autopush;
 mod base;
-pub mod bazel;
 pub mod buildah;
 mod changes;
 pub mod followers;

@@ -135,7 +135,7 @@ impl ListenerContext {
         drop(permit);
     }
 
-    pub(crate) fn account(&self, permit: &Permit) -> Rc<Account> {
+    fn account(&self, permit: &Permit) -> Rc<Account> {
         let worker = &self.worker;
         let limits = &worker.settings.limits;
         Account::new(limits, permit.client(), permit.clients(), Rc::clone(&worker.meter))
@@ -217,7 +217,7 @@ impl ListenerContext {
     }
 
     /// Serves a connection whose protocol is known, until it is closed.
-    pub(crate) async fn http<I>(
+    async fn http<I>(
         &self,
         protocol: Protocol,
         io: I,

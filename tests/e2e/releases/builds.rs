@@ -1,6 +1,5 @@
 //! Builds of repositories: real git, real buildah in its sandbox, a real registry.
 
-mod builders;
 mod jobs;
 mod killed;
 mod pushes;
