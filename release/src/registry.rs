@@ -25,6 +25,7 @@ use self::session::{Access, Session};
 use crate::settings::RegistrySettings;
 
 pub(crate) use self::image_manifest::{OCI_CONFIG, OCI_IMAGE, sha256};
+pub(crate) use self::reference::is_sha256;
 pub use self::upload::{Blob, Upload};
 
 /// The longest that resolving a tag may take. Clients of the API wait for it.

@@ -7,6 +7,8 @@ use std::process::Stdio;
 use serde::Deserialize;
 use tokio::process::{Child, Command};
 
+use crate::registry::is_sha256;
+
 /// The annotation that names an image in a layout.
 pub(super) const NAME: &str = "org.opencontainers.image.ref.name";
 /// The largest manifest of a layout, in bytes.
@@ -155,9 +157,7 @@ fn is_name(name: &str) -> bool {
 
 /// The file of a blob in a layout.
 fn blob(digest: &str) -> Result<String, String> {
-    let digits = digest
-        .strip_prefix("sha256:")
-        .filter(|digits| digits.len() == 64 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    let digits = digest.strip_prefix("sha256:").filter(|_| is_sha256(digest));
     digits
         .map(|digits| format!("blobs/sha256/{digits}"))
         .ok_or_else(|| format!("{digest:?} is not a digest"))

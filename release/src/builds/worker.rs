@@ -79,8 +79,8 @@ struct Waits(AtomicBool);
 // === impl Worker ===
 
 impl Worker {
-    /// One that builds in sandboxes, in Jobs or on this machine. Creates the folders, and removes what a builder
-    /// that was killed has left.
+    /// One that builds in sandboxes, in Jobs or on this machine. Creates the folders, and removes what
+    /// a builder that was killed has left.
     pub(super) fn new(
         store: Arc<dyn BuildStore>,
         registries: Arc<Registries>,

@@ -65,7 +65,7 @@ fn is_component(text: &str) -> bool {
 }
 
 /// Whether a text is a SHA-256 digest in its only spelling.
-pub(super) fn is_sha256(digest: &str) -> bool {
+pub(crate) fn is_sha256(digest: &str) -> bool {
     let digits = digest.strip_prefix("sha256:").unwrap_or_default();
     digits.len() == 64 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }

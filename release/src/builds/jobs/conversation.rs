@@ -1,5 +1,6 @@
 //! The builder's side of a build in a pod.
 
+use std::convert::Infallible;
 use std::io;
 use std::time::Duration;
 
@@ -44,15 +45,12 @@ pub(super) async fn converse<T>(
     let (image, received) = tokio::io::duplex(PART);
     let all = async { tokio::join!(listen(from_pod, image, log, limits), receive(received)) };
     let send = async {
-        match send(to_pod, sent, max_log).await {
+        let Err(error) = send(to_pod, sent, max_log).await;
+        match error.kind() {
             // What the pod reports is the better reason.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                std::future::pending::<()>().await;
-            }
-            Err(error) => return error.to_string(),
-            Ok(()) => {}
+            io::ErrorKind::BrokenPipe => std::future::pending().await,
+            _ => error.to_string(),
         }
-        "nothing is sent any more".to_owned()
     };
     let late = || Broken::Sandbox(SandboxError::Late(limits.time));
     let bounded = timeout(limits.time.saturating_add(TRANSFER), all);
@@ -99,12 +97,12 @@ async fn listen(
     }
 }
 
-/// Sends what is built, then that the builder is alive.
+/// Sends what is built, then that the builder is alive, until that fails.
 async fn send(
     mut to_pod: impl AsyncWrite + Unpin,
     sent: Sent<'_, impl AsyncRead + Unpin>,
     max_log: u64,
-) -> io::Result<()> {
+) -> io::Result<Infallible> {
     let Sent { arguments, limits, base, files } = sent;
     let order = Order::new(arguments.to_vec(), limits, base.is_some(), max_log);
     frames::write_document(&mut to_pod, Kind::Order, &order).await?;
