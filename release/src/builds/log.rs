@@ -136,7 +136,8 @@ impl Log {
         if let Some(last) = texts.find(|line| !line.trim_ascii().is_empty()) {
             let last = last.trim_ascii();
             let shown = last.get(..last.len().min(MAX_LAST)).unwrap_or_default();
-            self.last = String::from_utf8_lossy(shown).into_owned();
+            // It becomes the reason of a failure, which PostgreSQL does not store with a NUL.
+            self.last = String::from_utf8_lossy(shown).replace(char::is_control, " ");
         }
         if self.left == 0 || lines.is_empty() {
             return;
@@ -191,6 +192,15 @@ mod tests {
         let written = written(&[&long, b"word and more"], 1 << 20, mask()).await;
         assert!(written.ends_with("x*** and more"), "{}", &written[MAX_LINE - 9..]);
         assert!(!written.contains("pass-"));
+    }
+
+    #[tokio::test]
+    async fn the_last_line_has_no_control_characters() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, 100, Mask::default()).await.unwrap();
+        log.write(b"first\nHOME=/\0no \x1b[31mimage\n\n").await;
+        assert_eq!(log.last(), "HOME=/ no  [31mimage");
     }
 
     #[tokio::test]
