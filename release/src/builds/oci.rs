@@ -27,6 +27,12 @@ const LAYERS: [&str; 3] = [
     "application/vnd.oci.image.layer.v1.tar+zstd",
 ];
 
+/// What stands for several images.
+const INDEXES: [&str; 2] = [
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+];
+
 /// Why a layout is not that of one image.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidLayout {
@@ -107,7 +113,8 @@ struct Pushed<'l> {
 struct Header {
     path: String,
     size: u64,
-    is_folder: bool,
+    /// The type flag of ustar.
+    kind: u8,
 }
 
 // === impl Files ===
@@ -148,7 +155,7 @@ impl Files {
         header: &Header,
     ) -> Result<(), InvalidLayout> {
         let path = header.path.trim_start_matches("./");
-        if header.is_folder {
+        if header.kind == b'5' {
             return Ok(());
         }
         if let Some(digits) = path.strip_prefix("blobs/sha256/") {
@@ -202,8 +209,18 @@ impl Files {
     pub async fn image(&self, source: &str, revision: &str) -> Result<Upload, InvalidLayout> {
         let index = self.index.as_deref().ok_or_else(|| invalid("it has no index".to_owned()))?;
         let index: Index = parse("index", index)?;
-        let [descriptor] = index.manifests.as_slice() else {
-            return Err(invalid("it has not exactly one image".to_owned()));
+        let descriptor = match index.manifests.as_slice() {
+            [descriptor] if INDEXES.contains(&descriptor.media_type.as_str()) => {
+                return Err(invalid(
+                    "it is an index of images: leave the one to deploy".to_owned(),
+                ));
+            }
+            [descriptor] => descriptor,
+            [] => return Err(invalid("it has no image".to_owned())),
+            several => {
+                let count = several.len();
+                return Err(invalid(format!("it has {count} images: leave the one to deploy")));
+            }
         };
         if index.schema_version != 2 || descriptor.media_type != OCI_IMAGE {
             return Err(invalid("it is not an image of the OCI".to_owned()));
@@ -297,14 +314,24 @@ async fn read_header(
     if block.iter().all(|octet| *octet == 0) {
         return Ok(None);
     }
-    Header::parse(&block).map(Some).ok_or_else(|| invalid("its archive is not valid".to_owned()))
+    let header =
+        Header::parse(&block).ok_or_else(|| invalid("its archive is not valid".to_owned()))?;
+    let other = match header.kind {
+        b'0' | 0 | b'5' => return Ok(Some(header)),
+        b'1' => "hard link",
+        b'2' => "symbolic link",
+        b'3' | b'4' => "device",
+        b'6' => "named pipe",
+        b'L' | b'K' => "name or link that is too long",
+        _ => "file of an unknown kind",
+    };
+    Err(invalid(format!("{:?} is a {other}", header.path)))
 }
 
 // === impl Header ===
 
 impl Header {
-    /// Reads a header of the format ustar (POSIX.1-2017, `pax`, "ustar Interchange Format"): a
-    /// regular file or a folder. What else an archive could have, a layout has not.
+    /// Reads a header of the format ustar (POSIX.1-2017, `pax`, "ustar Interchange Format").
     fn parse(block: &[u8; BLOCK]) -> Option<Self> {
         let field = |from: usize, length: usize| {
             let field = block.get(from..from.checked_add(length)?)?;
@@ -318,16 +345,12 @@ impl Header {
         if sum.checked_sub(own)?.checked_add(8 * u64::from(b' '))? != octal(148, 8)? {
             return None;
         }
-        let is_folder = match block.get(156)? {
-            b'0' | 0 => false,
-            b'5' => true,
-            _ => return None,
-        };
+        let kind = *block.get(156)?;
         let size = octal(124, 12)?;
-        if is_folder && size != 0 {
+        if kind == b'5' && size != 0 {
             return None;
         }
-        Some(Self { path: field(0, 100)?.to_owned(), size, is_folder })
+        Some(Self { path: field(0, 100)?.to_owned(), size, kind })
     }
 }
 

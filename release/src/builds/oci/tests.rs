@@ -45,6 +45,12 @@ fn layout(change: impl Fn(&mut Value, &mut Value)) -> Vec<u8> {
     if index["twice"] == true {
         manifests.push(manifests[0].clone());
     }
+    if index["none"] == true {
+        manifests.clear();
+    }
+    if index["nested"] == true {
+        manifests[0]["mediaType"] = INDEXES[0].into();
+    }
     index["manifests"] = manifests.into();
     let fourth = entry(b'0', "./index.json", index.to_string().as_bytes());
     [entry(b'5', "./", b""), first, second, third, fourth, vec![0; 2 * BLOCK]].concat()
@@ -86,9 +92,12 @@ async fn what_is_not_one_whole_image_is_rejected() {
         (vec![1; 1024], "its archive is not valid"),
         (layout(|_, _| {})[..700].to_vec(), "is cut off"),
         (layout(|_, _| {})[..1030].to_vec(), "is cut off"),
-        (entry(b'2', "./index.json", b""), "its archive is not valid"),
-        (entry(b'1', "./blobs/sha256/x", b""), "its archive is not valid"),
-        (entry(b'L', "././@LongLink", b"x"), "its archive is not valid"),
+        (entry(b'2', "./index.json", b""), "\"./index.json\" is a symbolic link"),
+        (entry(b'1', "./blobs/sha256/x", b""), "\"./blobs/sha256/x\" is a hard link"),
+        (entry(b'4', "./blobs/sha256/x", b""), "is a device"),
+        (entry(b'6', "./blobs/sha256/x", b""), "is a named pipe"),
+        (entry(b'S', "./blobs/sha256/x", b""), "is a file of an unknown kind"),
+        (entry(b'L', "././@LongLink", b"x"), "is a name or link that is too long"),
         (entry(b'0', "./../../etc/passwd", b"x"), "a layout has no file"),
         (entry(b'0', "/etc/passwd", b"x"), "a layout has no file"),
         (entry(b'0', "./blobs/sha256/../x", b"x"), "is not a digest"),
@@ -96,7 +105,9 @@ async fn what_is_not_one_whole_image_is_rejected() {
         (entry(b'0', "./index.json", b"{}").repeat(2), "it has two indexes"),
         (entry(b'0', "./oci-layout", b"{}"), "it has no index"),
         (entry(b'5', "./", b"").repeat(2000), "it has more than 1000 files"),
-        (layout(|_, index| index["twice"] = true.into()), "it has not exactly one image"),
+        (layout(|_, index| index["twice"] = true.into()), "it has 2 images: leave the one"),
+        (layout(|_, index| index["none"] = true.into()), "it has no image"),
+        (layout(|_, index| index["nested"] = true.into()), "it is an index of images"),
         (layout(|_, index| index["schemaVersion"] = 1.into()), "it is not an image of the OCI"),
         (layout(|manifest, _| manifest["config"]["size"] = 1.into()), "it has no blob"),
         (layout(|manifest, _| manifest["layers"][0]["digest"] = other.clone().into()), "no blob"),
