@@ -59,6 +59,7 @@ $(DENY):
 
 unit: setup ## Run all tests except those on a Kubernetes node
 	tests/tools/build
+	tests/bazel/build
 	tests/chart/build
 	tests/openid/build
 	tests/pulumi/build
