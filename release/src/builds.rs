@@ -13,7 +13,8 @@
 //! | [`jobs`] | a build as a Job of a cluster |
 //! | `base` | the images that builds start from |
 //! | [`oci`] | the image that a build leaves |
-//! | [`buildah`] | an image of a Dockerfile |
+//! | [`buildah`] | an image of a Dockerfile, of a command or of Bazel |
+//! | [`bazel`] | the targets of a workspace of Bazel |
 //! | [`log`] | what a build prints |
 //! | [`webhook`] | signatures of push webhooks: pure |
 //! | [`queue`] | builds commits, one at a time for each repository |
@@ -25,6 +26,7 @@
 
 mod autopush;
 mod base;
+pub mod bazel;
 pub mod buildah;
 mod changes;
 pub mod followers;

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use http::Method;
 use portcullis_release::builds::git::Repository;
 use portcullis_release::builds::status::{
-    CommitProblem, CommitStatus, RepositoryDetails, RepositorySummary, TargetStatus,
+    CommitProblem, CommitStatus, RecipeStatus, RepositoryDetails, RepositorySummary, TargetStatus,
 };
 use portcullis_release::builds::survey::survey;
 use portcullis_release::model::RepositoryName;
@@ -22,6 +22,8 @@ use super::table;
 
 /// The first digits of a commit or a key that are shown to people.
 const SHORT: usize = 12;
+/// How much of a command is shown to people, in characters.
+const MAX_COMMAND: usize = 40;
 
 /// List, show and fetch repositories, and check what their commits would build
 #[derive(Debug, Args)]
@@ -72,7 +74,8 @@ struct Sync {
 /// List the images that a commit would build, and report every problem with file, line and remedy
 ///
 /// Reads the commit of a repository on this machine, not the files in the folder: what is not
-/// committed has no effect. Nothing is built, and nothing of the repository is executed.
+/// committed has no effect. Nothing is built, and nothing of the repository is executed: targets that
+/// a query of Bazel would find are not listed, since a query executes code of the repository.
 ///
 /// Exits with 1 if there are errors.
 #[derive(Debug, Args)]
@@ -195,18 +198,34 @@ fn targets_text(targets: &[TargetStatus]) -> String {
     if targets.is_empty() {
         return String::new();
     }
-    let header = ["SERVICE", "DOCKERFILE", "CONTEXT", "MANIFESTS", "KEY"];
+    let header = ["SERVICE", "BUILDER", "SOURCE", "CONTEXT", "MANIFESTS", "KEY"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     rows.extend(targets.iter().map(|target| {
+        let (builder, source) = match &target.recipe {
+            RecipeStatus::Dockerfile { dockerfile } => ("dockerfile", dockerfile.clone()),
+            RecipeStatus::Command { command, .. } => ("command", shortened(&command.join(" "))),
+            RecipeStatus::Bazel { label } => ("bazel", label.clone()),
+        };
         vec![
             target.service.to_string(),
-            target.dockerfile.clone(),
+            builder.to_owned(),
+            source,
             target.context.clone(),
             target.manifests.join(", "),
             short(&target.key),
         ]
     }));
     table::format(&rows)
+}
+
+/// The beginning of a command.
+fn shortened(command: &str) -> String {
+    let mut characters = command.chars();
+    let mut text: String = characters.by_ref().take(MAX_COMMAND).collect();
+    if characters.next().is_some() {
+        text.push('…');
+    }
+    text
 }
 
 fn problem_text(problem: &CommitProblem) -> String {

@@ -11,8 +11,8 @@ use tokio::time::sleep;
 use super::git::{GitError, Repository};
 use super::mirror::{self, FetchError, Mirror};
 use super::status::{CommitStatus, RepositoryDetails, RepositorySummary};
-use super::survey::{Survey, survey};
-use super::targets;
+use super::survey::{Survey, survey, survey_labels};
+use super::targets::{self, Label};
 use super::webhook::{Deliveries, MIN_SECRET, Push, Signature};
 use crate::causes::causes;
 use crate::model::{CommitId, RepositoryName, Time};
@@ -154,6 +154,28 @@ impl Follower {
     pub async fn survey(&self, commit: &CommitId) -> Result<Survey, GitError> {
         let mut found = survey(&self.mirror.repository(), commit).await?;
         reject_foreign(&mut found, &self.settings);
+        Ok(found)
+    }
+
+    /// The same of a workspace of Bazel, of which a query has found these targets. If it is the
+    /// newest commit, that is known of the repository from now on.
+    ///
+    /// # Errors
+    /// The commit cannot be read.
+    pub(super) async fn survey_labels(
+        &self,
+        commit: &CommitId,
+        labels: &[Label],
+    ) -> Result<Survey, GitError> {
+        let mut found = survey_labels(&self.mirror.repository(), commit, labels).await?;
+        reject_foreign(&mut found, &self.settings);
+        let content = CommitStatus::from(&found);
+        let mut details = self.lock();
+        if details.summary.commit.as_ref() == Some(commit) {
+            let summary = &mut details.summary;
+            (summary.targets, summary.errors) = (content.targets.len(), content.errors());
+            details.content = Some(content);
+        }
         Ok(found)
     }
 

@@ -62,7 +62,7 @@ pub struct Jobs {
 pub(super) struct Work<'w, I> {
     /// What it is for, as annotations.
     pub(super) annotations: BTreeMap<String, String>,
-    /// The arguments of `buildah bud`.
+    /// A builder of `builders.sh`, and its arguments.
     pub(super) arguments: &'w [String],
     /// What it may use.
     pub(super) limits: &'w Limits,

@@ -2,7 +2,8 @@
 //!
 //! What is built is hostile. It gets the files of its commit on its input and leaves an image on its
 //! output; it shares no folder, no user, no network, no process and no key with the builder or with
-//! another build. [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process.
+//! another build. [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process, and
+//! [`builders.sh`](../../../../release/src/builds/builders.sh) is what that does.
 //!
 //! | limit | enforced by |
 //! | --- | --- |
@@ -31,8 +32,8 @@ use tokio::time::{sleep, timeout};
 use super::log::Log;
 use super::process::{self, Bounds, Group};
 
-/// The first process.
-const SCRIPT: &str = include_str!("sandbox.sh");
+/// The first process: it sets up the sandbox, then builds.
+const SCRIPT: &str = concat!(include_str!("sandbox.sh"), include_str!("builders.sh"));
 /// The first ranges of users of sandboxes: those that no other program uses, by
 /// <https://systemd.io/UIDS-GIDS/>.
 const FIRST_USER: u32 = 0x7000_0000;
@@ -79,7 +80,7 @@ impl Printed for Log {
 pub struct Job {
     /// A layout of base images, read-only.
     pub base: Option<PathBuf>,
-    /// The arguments of `buildah bud`.
+    /// A builder of `builders.sh`, and its arguments.
     pub arguments: Vec<String>,
     /// What it may use.
     pub limits: Limits,

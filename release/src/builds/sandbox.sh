@@ -1,10 +1,10 @@
 # The first process of a build. It has namespaces of its own: for users, mounts, processes, IPC, the
 # host name, cgroups and the network, which has no way out. It gets the files of the commit as an
-# archive on its input, and leaves an archive of an OCI layout on its output; everything that it
-# prints besides goes to the log.
+# archive on its input, and leaves what is asked for on its output; everything that it prints besides
+# goes to the log.
 #
-# Arguments: the size of its file system, a folder with a layout of base images or nothing, and the
-# arguments of buildah.
+# Arguments: the size of its file system, a folder with a layout of base images or nothing, and a
+# builder of builders.sh with its arguments.
 set -eu
 umask 022
 disk=$1 base=$2
@@ -27,6 +27,14 @@ for folder in bin sbin lib lib32 lib64 libx32; do
         mount -o remount,bind,ro,nosuid,nodev "$folder"
     fi
 done
+case $1 in
+bazel-*)
+    # A program of the operator.
+    : > bazel
+    mount --bind "$2" bazel
+    mount -o remount,bind,ro,nosuid,nodev bazel
+    ;;
+esac
 if [ -n "$base" ]; then
     mkdir base
     mount --bind "$base" base
@@ -67,7 +75,3 @@ exec 3>&1 1>&2
 echo started >&3
 tar -x --no-same-owner -f - -C /work
 cd /work
-buildah bud --isolation chroot --format oci --pull=missing --layers=false --tag build "$@" 3>&- < /dev/null
-buildah push --quiet --format oci build oci:/home/layout:build 3>&- < /dev/null
-cd /home/layout
-tar -c --format=gnu -f - . >&3

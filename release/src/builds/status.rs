@@ -70,8 +70,9 @@ pub struct CommitStatus {
 pub struct TargetStatus {
     /// The service whose image it is.
     pub service: ServiceName,
-    /// Its Dockerfile.
-    pub dockerfile: String,
+    /// How its image is made.
+    #[serde(flatten)]
+    pub recipe: RecipeStatus,
     /// The folder that its build gets.
     pub context: String,
     /// What else it depends on.
@@ -81,6 +82,29 @@ pub struct TargetStatus {
     pub manifests: Vec<String>,
     /// The key of the files that it depends on: as long as it is the same, the image is.
     pub key: String,
+}
+
+/// How an image is made, by exactly one builder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "builder", rename_all = "camelCase")]
+pub enum RecipeStatus {
+    /// By a Dockerfile.
+    Dockerfile {
+        /// Its path.
+        dockerfile: String,
+    },
+    /// By a command.
+    Command {
+        /// The program, and its arguments.
+        command: Vec<String>,
+        /// The OCI layout that it leaves.
+        output: String,
+    },
+    /// By Bazel.
+    Bazel {
+        /// The label of the target.
+        label: String,
+    },
 }
 
 /// A problem of a commit.
@@ -119,14 +143,25 @@ impl From<&Survey> for CommitStatus {
 
 impl From<&Surveyed> for TargetStatus {
     fn from(Surveyed { target, key, .. }: &Surveyed) -> Self {
-        let Recipe::Dockerfile(dockerfile) = &target.recipe;
         Self {
             service: target.service.clone(),
-            dockerfile: dockerfile.to_string(),
+            recipe: RecipeStatus::from(&target.recipe),
             context: target.context.to_string(),
             inputs: target.inputs.iter().map(ToString::to_string).collect(),
             manifests: target.manifests.iter().map(ToString::to_string).collect(),
             key: key.to_string(),
+        }
+    }
+}
+
+impl From<&Recipe> for RecipeStatus {
+    fn from(recipe: &Recipe) -> Self {
+        match recipe {
+            Recipe::Dockerfile(path) => Self::Dockerfile { dockerfile: path.to_string() },
+            Recipe::Command { command, output } => {
+                Self::Command { command: command.clone(), output: output.to_string() }
+            }
+            Recipe::Bazel(label) => Self::Bazel { label: label.to_string() },
         }
     }
 }

@@ -4,7 +4,7 @@ use portcullis_config::problem::{Problem, Severity};
 
 use super::git::{GitError, Repository};
 use super::path::RepositoryPath;
-use super::targets::{self, FILE, Found, InputKey, Target};
+use super::targets::{self, FILE, Found, InputKey, Label, Target};
 use super::tree::{Entry, Tree};
 use crate::manifest::{MAX_BYTES, Template, TemplateProblem};
 use crate::model::CommitId;
@@ -18,6 +18,9 @@ pub struct Survey {
     pub targets: Vec<Surveyed>,
     /// All problems, with their place.
     pub problems: Vec<Problem>,
+    /// Whether it is a workspace of Bazel, whose targets a query has to find: see
+    /// [`survey_labels`].
+    pub is_workspace: bool,
 }
 
 /// A target with what its release would have.
@@ -47,28 +50,53 @@ struct Manifests {
 pub async fn survey(repository: &Repository, commit: &CommitId) -> Result<Survey, GitError> {
     let tree = repository.tree(commit).await?;
     let file = tree.get(&RepositoryPath::root().join(FILE));
-    let Found { targets, mut problems } = match file {
+    let found = match file {
         Some(file) if file.is_file() => {
             let contents = repository.contents(&[file]).await?;
             targets::find(&tree, contents.first().map(Vec::as_slice), &repository.name())
         }
         // What it would name is not known, so nothing is built.
-        Some(_) => Found { targets: Vec::new(), problems: vec![not_regular()] },
+        Some(_) => Found { problems: vec![not_regular()], ..Found::default() },
         None => targets::find(&tree, None, &repository.name()),
     };
+    with_templates(repository, commit, &tree, found).await
+}
+
+/// Reads what a commit would build whose targets a query of Bazel has found.
+///
+/// # Errors
+/// The commit cannot be read.
+pub async fn survey_labels(
+    repository: &Repository,
+    commit: &CommitId,
+    labels: &[Label],
+) -> Result<Survey, GitError> {
+    let tree = repository.tree(commit).await?;
+    let found = targets::of_labels(&tree, labels, &repository.name());
+    with_templates(repository, commit, &tree, found).await
+}
+
+async fn with_templates(
+    repository: &Repository,
+    commit: &CommitId,
+    tree: &Tree,
+    found: Found,
+) -> Result<Survey, GitError> {
+    let Found { targets, mut problems, workspace } = found;
     let mut surveyed = Vec::new();
     for target in targets {
-        match template(repository, &tree, &target).await? {
+        match template(repository, tree, &target).await? {
             Ok(template) => {
-                let key = target.key(&tree);
-                let manifests = target.manifests_key(&tree);
+                let key = target.key(tree);
+                let manifests = target.manifests_key(tree);
                 surveyed.push(Surveyed { target, key, manifests, template });
             }
             Err(found) => problems.extend(found),
         }
     }
     problems.sort();
-    Ok(Survey { commit: commit.clone(), targets: surveyed, problems })
+    let is_workspace = workspace.is_some();
+    Ok(Survey { commit: commit.clone(), targets: surveyed, problems, is_workspace })
 }
 
 fn not_regular() -> Problem {

@@ -1,12 +1,14 @@
 //! Which images a commit has, and how they are built.
 //!
 //! [`find`] reads `portcullis.yaml` in the root of the repository, else it looks for each
-//! `Dockerfile` or `Containerfile` with manifests beside it. It is pure: the files of the commit and
-//! the text of that file come in.
+//! `Dockerfile` or `Containerfile` with manifests beside it. If there is none of these, and the
+//! repository is a workspace of Bazel, [`of_labels`] makes targets of what a query has found. All of
+//! this is pure: the files of the commit, the text of that file and the labels come in.
 
 mod discovery;
 mod file;
 mod key;
+mod label;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +23,9 @@ use super::path::RepositoryPath;
 use super::tree::{Entry, Kind, Tree};
 use crate::model::ServiceName;
 
+pub use self::discovery::of_labels;
 pub use self::key::InputKey;
+pub use self::label::{InvalidLabel, Label};
 
 /// The file that names the targets of a repository.
 pub const FILE: &str = "portcullis.yaml";
@@ -52,6 +56,15 @@ pub struct Target {
 pub enum Recipe {
     /// By a Dockerfile.
     Dockerfile(RepositoryPath),
+    /// By a command, which leaves an OCI layout.
+    Command {
+        /// The program, and its arguments.
+        command: Vec<String>,
+        /// The layout, a folder or an archive.
+        output: RepositoryPath,
+    },
+    /// By Bazel.
+    Bazel(Label),
 }
 
 /// What a commit would build.
@@ -61,16 +74,23 @@ pub struct Found {
     pub targets: Vec<Target>,
     /// All problems, with their place.
     pub problems: Vec<Problem>,
+    /// The file that makes the commit a workspace of Bazel, whose targets are found by a query.
+    pub workspace: Option<RepositoryPath>,
 }
 
 /// Finds the targets of a commit. `file` is the content of its [`FILE`], if it has one;
 /// `repository` names the service of a Dockerfile in the root.
 #[must_use]
 pub fn find(tree: &Tree, file: Option<&[u8]>, repository: &str) -> Found {
-    let mut found = match file {
+    let found = match file {
         Some(text) => file::read(tree, text),
         None => discovery::search(tree, repository),
     };
+    checked(found, tree)
+}
+
+/// Rejects targets that have files that are not there, or the service of another one.
+fn checked(mut found: Found, tree: &Tree) -> Found {
     let mut problems = Vec::new();
     found.targets.retain(|target| {
         let submodule = target.files(tree).find(|entry| entry.kind == Kind::Submodule);
@@ -140,11 +160,16 @@ pub(super) fn problem(
 impl Target {
     /// The files that the image depends on, each once, ordered by path.
     pub fn files<'t>(&'t self, tree: &'t Tree) -> impl Iterator<Item = &'t Entry> {
-        let Recipe::Dockerfile(dockerfile) = &self.recipe;
-        tree.entries().filter(move |entry| {
-            let contains = |path: &RepositoryPath| path.contains(&entry.path);
-            contains(&self.context) || contains(dockerfile) || self.inputs.iter().any(contains)
-        })
+        tree.entries().filter(move |entry| self.paths().any(|path| path.contains(&entry.path)))
+    }
+
+    /// The files and folders that the image depends on, and that its build gets.
+    pub fn paths(&self) -> impl Iterator<Item = &RepositoryPath> {
+        let dockerfile = match &self.recipe {
+            Recipe::Dockerfile(dockerfile) => Some(dockerfile),
+            Recipe::Command { .. } | Recipe::Bazel(_) => None,
+        };
+        [&self.context].into_iter().chain(dockerfile).chain(&self.inputs)
     }
 
     /// The key of the files that the image depends on: as long as it is the same, the image is.
@@ -159,11 +184,14 @@ impl Target {
         InputKey::of_manifests(self, tree)
     }
 
-    /// The file that its problems are reported for.
+    /// The file or the folder that its problems are reported for.
     #[must_use]
     pub fn place(&self) -> RepositoryPath {
-        let Recipe::Dockerfile(dockerfile) = &self.recipe;
-        dockerfile.clone()
+        match &self.recipe {
+            Recipe::Dockerfile(dockerfile) => dockerfile.clone(),
+            Recipe::Command { .. } => RepositoryPath::root().join(FILE),
+            Recipe::Bazel(label) => label.package().clone(),
+        }
     }
 }
 

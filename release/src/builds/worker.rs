@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::buildah::{BuildError, Buildah, Images, Source};
+use super::bazel::QUERY;
+use super::buildah::{BuildError, Buildah, Images, Query, Source};
 use super::followers::Follower;
 use super::git::GitError;
 use super::jobs::{self, Jobs};
@@ -93,8 +94,8 @@ impl Worker {
             disk: settings.max_disk.saturating_mul(MEBIBYTE),
             processes: settings.max_processes,
         };
-        let base = settings.base_images.clone();
-        Self::with(store, registries, settings, Box::new(Buildah { limits, base, jobs }))
+        let (base, bazel) = (settings.base_images.clone(), settings.bazel.clone());
+        Self::with(store, registries, settings, Box::new(Buildah { limits, base, bazel, jobs }))
     }
 
     /// The same, with images that are made in another way.
@@ -167,7 +168,7 @@ impl Worker {
         registry: &Waits,
         log: &mut Log,
     ) -> Verdict {
-        let survey = match self.survey(build, follower).await {
+        let survey = match self.survey(build, follower, log).await {
             Ok(survey) => survey,
             Err(Stop::Failed(reason)) => return Verdict::Failed(reason),
             Err(Stop::Interrupted(reason)) => return Verdict::Interrupted(reason),
@@ -209,14 +210,27 @@ impl Worker {
         }
     }
 
-    async fn survey(&self, build: &Build, follower: &Follower) -> Result<Survey, Stop> {
-        follower.survey(&build.commit).await.map_err(|error| match error {
-            // After a force-push, what was pushed before may be gone.
-            GitError::NoCommit(_) | GitError::Tree(_) | GitError::Large(_) => {
-                Stop::Failed(error.to_string())
-            }
-            error => Stop::Interrupted(error.to_string()),
-        })
+    /// What the commit has, by a query if it is a workspace of Bazel.
+    async fn survey(
+        &self,
+        build: &Build,
+        follower: &Follower,
+        log: &mut Log,
+    ) -> Result<Survey, Stop> {
+        let survey = follower.survey(&build.commit).await?;
+        if !survey.is_workspace {
+            return Ok(survey);
+        }
+        let query = follower.settings().bazel_query.as_deref().unwrap_or(QUERY);
+        log.note(&format!("looking for targets of Bazel: {query}")).await;
+        let query = Query {
+            repository: &follower.repository(),
+            url: &follower.settings().url.to_string(),
+            commit: &build.commit,
+            expression: query,
+        };
+        let labels = self.images.query(&query, log).await?;
+        Ok(follower.survey_labels(&build.commit, &labels).await?)
     }
 
     /// Builds and releases a target, unless it is unchanged.
@@ -375,11 +389,7 @@ impl Worker {
             commit: &build.commit,
             target: &surveyed.target,
         };
-        let upload =
-            self.images.build(&source, &folder.0, log).await.map_err(|error| match error {
-                BuildError::Failed(reason) => Stop::Failed(reason),
-                BuildError::Interrupted(reason) => Stop::Interrupted(reason),
-            })?;
+        let upload = self.images.build(&source, &folder.0, log).await?;
         let repository = self.settings.image_of(service.as_str()).unwrap_or_default();
         let image = format!("{repository}:{}", build.commit);
         log.note(&format!("{service}: pushing {image}")).await;
@@ -451,6 +461,27 @@ impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = std::fs::remove_dir_all(&self.0) {
             tracing::warn!(%error, "failed to remove the files of a build");
+        }
+    }
+}
+
+impl From<BuildError> for Stop {
+    fn from(error: BuildError) -> Self {
+        match error {
+            BuildError::Failed(reason) => Self::Failed(reason),
+            BuildError::Interrupted(reason) => Self::Interrupted(reason),
+        }
+    }
+}
+
+impl From<GitError> for Stop {
+    fn from(error: GitError) -> Self {
+        match error {
+            // After a force-push, what was pushed before may be gone.
+            GitError::NoCommit(_) | GitError::Tree(_) | GitError::Large(_) => {
+                Self::Failed(error.to_string())
+            }
+            error => Self::Interrupted(error.to_string()),
         }
     }
 }

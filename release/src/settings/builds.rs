@@ -13,6 +13,8 @@ use crate::model::{Branch, EnvironmentName, GitUrl, RepositoryName, Transport};
 
 /// The most repositories.
 const MAX_REPOSITORIES: usize = 200;
+/// The longest query of Bazel, in bytes.
+const MAX_QUERY: usize = 4096;
 
 /// Repositories that are followed. `docs/builds.md` describes them.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,6 +32,9 @@ pub struct BuildSettings {
     /// A folder with an OCI layout of the images that builds may start from.
     #[serde(default)]
     pub base_images: Option<PathBuf>,
+    /// The program of Bazel, for repositories that are workspaces of it.
+    #[serde(default)]
+    pub bazel: Option<PathBuf>,
     /// How many builds run at the same time.
     #[serde(default = "default_concurrency")]
     pub concurrency: usize,
@@ -111,6 +116,9 @@ pub struct RepositorySettings {
     /// Where the releases of pushed commits are deployed.
     #[serde(default)]
     pub autopush: Option<EnvironmentName>,
+    /// The query that finds its targets, if it is a workspace of Bazel.
+    #[serde(default)]
+    pub bazel_query: Option<String>,
 }
 
 fn default_max_mirror() -> u64 {
@@ -166,7 +174,7 @@ impl BuildSettings {
     pub(super) fn resolve(&mut self, folder: &Path) {
         let resolve = |path: &mut PathBuf| *path = folder.join(&*path);
         resolve(&mut self.folder);
-        self.base_images.iter_mut().for_each(resolve);
+        self.base_images.iter_mut().chain(&mut self.bazel).for_each(resolve);
         for repository in &mut self.repositories {
             repository.files().into_iter().flatten().for_each(resolve);
         }
@@ -179,6 +187,7 @@ impl BuildSettings {
         report: &mut impl FnMut(String, &str),
     ) {
         self.check_images(registries, report);
+        self.check_sandbox_files(report);
         self.check_limits(report);
         self.check_jobs(report);
         if self.repositories.len() > MAX_REPOSITORIES {
@@ -215,14 +224,6 @@ impl BuildSettings {
             }
             return;
         };
-        // The folder is closed to the users of sandboxes.
-        if self.base_images.as_ref().is_some_and(|path| path.starts_with(&self.folder)) {
-            report(
-                "`builds.baseImages` is in `builds.folder`, which is for the builder alone"
-                    .to_owned(),
-                "move the base images to a folder of their own",
-            );
-        }
         // One service must not replace the images of another.
         let has_service = images.matches(SERVICE).count() == 1;
         let host = images.split_once('/').map(|(host, _)| host);
@@ -254,6 +255,25 @@ impl BuildSettings {
             report(
                 format!("`builds.jobs.image`: {:?} is not an image", jobs.image),
                 "write the image `portcullis-builder`, of the version of this builder",
+            );
+        }
+    }
+
+    /// The folder of builds is closed to the users of sandboxes.
+    fn check_sandbox_files(&self, report: &mut impl FnMut(String, &str)) {
+        for (key, path) in [("baseImages", &self.base_images), ("bazel", &self.bazel)] {
+            if path.as_ref().is_some_and(|path| path.starts_with(&self.folder)) {
+                report(
+                    format!("`builds.{key}` is in `builds.folder`, which is for the builder alone"),
+                    "move it to a folder of its own",
+                );
+            }
+        }
+        let mut queries = self.repositories.iter().map(|repository| &repository.bazel_query);
+        if self.bazel.is_none() && queries.any(Option::is_some) {
+            report(
+                "`builds`: a repository has `bazelQuery`, and there is no Bazel".to_owned(),
+                "write `bazel`, the path of its program",
             );
         }
     }
@@ -312,6 +332,15 @@ impl RepositorySettings {
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(24 * 3600)).contains(&self.poll_every) {
             report("has a `pollEvery` below 1 s or above 24 h", "write a time such as `60s`");
+        }
+        let is_query = |text: &String| {
+            (1..=MAX_QUERY).contains(&text.len()) && !text.chars().any(char::is_control)
+        };
+        if !self.bazel_query.as_ref().is_none_or(is_query) {
+            report(
+                "has a `bazelQuery` that is empty, too long, or has control characters",
+                "write an expression of Bazel's query language in one line",
+            );
         }
         let ssh = [&self.ssh_key, &self.ssh_known_hosts];
         let https = [&self.credentials, &self.certificate_authorities];
@@ -387,13 +416,11 @@ mod tests {
             "jobs: {namespace: Builds, image: x}",
             "jobs: {namespace: builds, image: ''}",
             "jobs: {namespace: builds}",
+            "bazel: m/bazel",
         ] {
             let images = "images: 'r.test:5000/{service}'";
-            let bad = if bad.starts_with("baseImages") {
-                format!("{images}, {bad}")
-            } else {
-                bad.to_owned()
-            };
+            let bad =
+                if bad.starts_with('b') { format!("{images}, {bad}") } else { bad.to_owned() };
             assert_eq!(problems(&bad), 1, "{bad}");
         }
     }
@@ -418,6 +445,9 @@ mod tests {
             (ssh.replace("'$(x)'", "'a..b'"), "is not the name of a branch"),
             (https.replace('}', ", pollEvery: 5}"), "pollEvery"),
             (https.replace('}', ", autopush: dev}"), "has `autopush`, and nothing is built"),
+            (https.replace('}', ", bazelQuery: //...}"), "has `bazelQuery`, and there is no Bazel"),
+            (https.replace('}', ", bazelQuery: ''}"), "has a `bazelQuery` that is empty"),
+            (https.replace('}', ", bazelQuery: \"a\\nb\"}"), "has a `bazelQuery` that is empty"),
         ] {
             let found = problems(&repositories);
             assert!(

@@ -42,7 +42,8 @@ fn repo_check_lists_what_a_commit_would_build_and_every_problem() {
     );
     let warned = output_of(path, &["repo", "check"]);
     assert!(warned.starts_with("exit code 0\n"), "{warned}");
-    assert!(warned.contains("web      web/Dockerfile  web      web/k8s.yaml"), "{warned}");
+    let row = "web      dockerfile  web/Dockerfile  web      web/k8s.yaml";
+    assert!(warned.contains(row), "{warned}");
     assert!(warned.contains("tools/Dockerfile:1:1") && warned.contains("not built"), "{warned}");
     let branch = output_of(path, &["repo", "check", "web", "--commit", "$(touch${IFS}executed)"]);
     assert_eq!(branch, warned, "a branch is one argument of git");
@@ -67,4 +68,40 @@ fn repo_check_lists_what_a_commit_would_build_and_every_problem() {
     assert!(!path.join("executed").exists());
     let absent = output_of(path, &["repo", "check", "--commit", "none"]);
     assert!(absent.contains("no commit"), "{absent}");
+}
+
+#[test]
+fn repo_check_says_which_builder_makes_each_image_and_runs_none() {
+    let folder = temporary_folder();
+    let path = folder.path();
+    git(path, &["init", "--quiet"]);
+    let file = "services:\n- {name: web, dockerfile: web/Dockerfile, manifests: [k8s.yaml]}\n\
+                - name: api\n  command: [sh, -c, \"touch executed\\e[31m; make a long image\", x]\n  \
+                context: api\n  output: api/out\n  manifests: [k8s.yaml]\n\
+                - {name: cart, bazel: '//cart:image', manifests: [k8s.yaml]}\n";
+    let files = [
+        ("portcullis.yaml", file),
+        ("k8s.yaml", MANIFESTS),
+        ("web/Dockerfile", "FROM scratch\n"),
+        ("api/Makefile", ""),
+        ("cart/BUILD", "fail('it was executed')\n"),
+    ];
+    commit(path, &files);
+    insta::assert_snapshot!(output_of(path, &["repo", "check"]));
+    let json = run(path, &["repo", "check", "-o", "json"]);
+    let survey: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    let builders: Vec<_> = ["builder", "dockerfile", "output", "label"]
+        .iter()
+        .flat_map(|key| {
+            survey["targets"].as_array().expect("targets").iter().map(move |it| &it[key])
+        })
+        .filter_map(serde_json::Value::as_str)
+        .collect();
+    let expected = ["dockerfile", "command", "bazel", "web/Dockerfile", "api/out", "//cart:image"];
+    assert_eq!(builders, expected);
+
+    // What only a query would find is not listed.
+    git(path, &["rm", "--quiet", "portcullis.yaml", "web/Dockerfile"]);
+    commit(path, &[("WORKSPACE", "fail('it was executed')\n"), ("cart/k8s.yaml", MANIFESTS)]);
+    insta::assert_snapshot!(output_of(path, &["repo", "check"]));
 }

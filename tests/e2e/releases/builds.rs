@@ -1,5 +1,6 @@
 //! Builds of repositories: real git, real buildah in its sandbox, a real registry.
 
+mod builders;
 mod jobs;
 mod killed;
 mod pushes;

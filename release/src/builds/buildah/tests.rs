@@ -62,8 +62,9 @@ impl Built {
             commit: &commit,
             target: &target,
         };
-        let outcome =
-            Buildah { limits, base, jobs: None }.build(&source, folder.path(), &mut log).await;
+        let outcome = Buildah { limits, base, bazel: None, jobs: None }
+            .build(&source, folder.path(), &mut log)
+            .await;
         log.close().await;
         let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
         Self { work, folder, outcome, log }

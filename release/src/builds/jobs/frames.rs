@@ -47,7 +47,7 @@ pub(super) enum Kind {
 #[serde(deny_unknown_fields)]
 pub(super) struct Order {
     pub(super) version: u32,
-    /// The arguments of `buildah bud`.
+    /// A builder of `builders.sh`, and its arguments.
     pub(super) arguments: Vec<String>,
     pub(super) has_base: bool,
     pub(super) seconds: u64,

@@ -69,7 +69,8 @@ async fn build(
         archive.arg(name);
     }
     let archive = archive.stdin(Stdio::null()).output().unwrap().stdout;
-    let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+    let arguments = ["dockerfile"].iter().chain(arguments).map(|it| (*it).to_owned());
+    let arguments: Vec<String> = arguments.collect();
     let path = folder.path().join("log");
     let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
     let (here, there) = tokio::io::duplex(BUFFER);

@@ -15,9 +15,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::builds::buildah::{BuildError, Images, Source};
+use crate::builds::buildah::{BuildError, Images, Query, Source};
 use crate::builds::git::tests::mirror_of_images;
 use crate::builds::log::Log;
+use crate::builds::targets::Label;
 use crate::registry::tests::Server;
 use crate::registry::{Blob, OCI_CONFIG, OCI_IMAGE, Upload, sha256};
 use crate::runner::tests::fuse::{Faulty, Fuse};
@@ -133,6 +134,14 @@ impl Images for Files {
         let digest = sha256(manifest.as_bytes());
         let blobs = vec![configuration, layer];
         Box::pin(async move { Ok(Upload { blobs, manifest: manifest.into(), digest }) })
+    }
+
+    fn query<'a>(
+        &'a self,
+        _: &'a Query<'a>,
+        _: &'a mut Log,
+    ) -> BoxFuture<'a, Result<Vec<Label>, BuildError>> {
+        Box::pin(async { panic!("no repository of these tests is a workspace of Bazel") })
     }
 }
 

@@ -17,10 +17,25 @@ impl InputKey {
     /// The key of a target in a commit. Neither the commit nor a file outside of the target has an
     /// influence on it.
     pub(super) fn new(target: &Target, tree: &Tree) -> Self {
-        let Recipe::Dockerfile(dockerfile) = &target.recipe;
-        let fields = [&b"dockerfile"[..], dockerfile.as_str().as_bytes()];
-        let fields = fields.into_iter().chain([target.context.as_str().as_bytes()]);
-        Self::hash(fields, target.files(tree))
+        let label;
+        let mut fields: Vec<&[u8]> = match &target.recipe {
+            Recipe::Dockerfile(dockerfile) => vec![b"dockerfile", dockerfile.as_str().as_bytes()],
+            Recipe::Command { command, output } => {
+                let head = [&b"command"[..], output.as_str().as_bytes()];
+                head.into_iter().chain(command.iter().map(String::as_bytes)).collect()
+            }
+            Recipe::Bazel(target) => {
+                label = target.to_string();
+                vec![b"bazel", label.as_bytes()]
+            }
+        };
+        fields.push(target.context.as_str().as_bytes());
+        // An argument of a command cannot pass for the path of a file.
+        let count = (fields.len() as u64).to_be_bytes();
+        if let Recipe::Command { .. } = target.recipe {
+            fields.insert(1, &count);
+        }
+        Self::hash(fields.into_iter(), target.files(tree))
     }
 
     /// The key of the manifests of a target, in their order.

@@ -142,6 +142,54 @@ fn each_problem_of_the_file_has_its_place_and_stops_its_service_alone() {
             "{name: web, dockerfile: a/Dockerfile, inputs: [x], manifests: [k8s.yaml]}",
             "inputs`: the commit has no x",
         ),
+        (
+            "{name: web, command: [x], manifests: [k8s.yaml]}",
+            "output`: it is missing: name what the command leaves",
+        ),
+        (
+            "{name: web, command: [x], output: b/x, context: a, manifests: [k8s.yaml]}",
+            "output`: b/x is not in the context a",
+        ),
+        (
+            "{name: web, command: [x], output: ab, context: a, manifests: [k8s.yaml]}",
+            "output`: ab is not in the context a",
+        ),
+        (
+            "{name: web, command: [x], output: ., manifests: [k8s.yaml]}",
+            "output`: . is not in the context .",
+        ),
+        (
+            "{name: web, command: [], output: x, manifests: [k8s.yaml]}",
+            "command`: it is not a program and its arguments",
+        ),
+        (
+            "{name: web, command: [''], output: x, manifests: [k8s.yaml]}",
+            "command`: it is not a program and its arguments",
+        ),
+        (
+            "{name: web, command: [x, \"a\\0b\"], output: x, manifests: [k8s.yaml]}",
+            "command`: it is not a program and its arguments",
+        ),
+        (
+            "{name: web, command: [x], output: x, dockerfile: a/b, manifests: [k8s.yaml]}",
+            "command`: there is another of `dockerfile`, `command` and `bazel`",
+        ),
+        (
+            "{name: web, bazel: //a:b, dockerfile: a/b, manifests: [k8s.yaml]}",
+            "bazel`: there is another of `dockerfile`, `command` and `bazel`",
+        ),
+        (
+            "{name: web, dockerfile: a/b, output: x, manifests: [k8s.yaml]}",
+            "output`: it belongs to a `command`, which is missing",
+        ),
+        (
+            "{name: web, bazel: //a:b, output: x, manifests: [k8s.yaml]}",
+            "output`: it belongs to a `command`, which is missing",
+        ),
+        (
+            "{name: web, bazel: //a:b, context: a, manifests: [k8s.yaml]}",
+            "context`: Bazel gets the whole repository",
+        ),
     ] {
         let (targets, problems) = found(&paths, Some(&format!("services:\n{good}\n- {entry}\n")));
         let expected = format!("portcullis.yaml:1:1: `services[1].{expected}");
@@ -159,6 +207,11 @@ fn each_problem_of_the_file_has_its_place_and_stops_its_service_alone() {
         ("{name: web, dockerfile: /etc/passwd, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
         ("{name: WEB, dockerfile: a/Dockerfile, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
         ("{name: web, dockerfil: a/Dockerfile, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
+        ("{name: web, command: [x], output: ../x, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
+        ("{name: web, command: [x], output: /tmp/x, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
+        ("{name: web, command: make x, output: x, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
+        ("{name: web, bazel: '@x//a:b', manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
+        ("{name: web, bazel: //a:all, manifests: [k8s.yaml]}", "portcullis.yaml:3:"),
         ("]", "portcullis.yaml:3:"),
     ] {
         let (targets, problems) = found(&paths, Some(&format!("services:\n{good}\n- {entry}\n")));
@@ -187,6 +240,127 @@ fn a_key_depends_on_what_the_image_depends_on_alone() {
     ] {
         assert_ne!(key(&base), key(other), "{other:?}");
     }
+}
+
+#[test]
+fn commands_and_targets_of_bazel_are_named_in_the_file() {
+    let file = "services:\n- {name: web, command: [make, image], output: web/out, context: web, \
+                manifests: [k8s.yaml]}\n- {name: api, command: [make], output: out, manifests: \
+                [k8s.yaml]}\n- {name: cart, bazel: '//cart:image', manifests: [k8s.yaml]}\n";
+    let tree = tree(&["web/x", "k8s.yaml", "cart/BUILD"]);
+    let found = find(&tree, Some(file.as_bytes()), "shop");
+    assert_eq!(found.problems, []);
+    let recipes: Vec<_> =
+        found.targets.iter().map(|it| (it.context.to_string(), it.recipe.clone())).collect();
+    let command = |words: &[&str], output: &str| Recipe::Command {
+        command: words.iter().copied().map(str::to_owned).collect(),
+        output: output.parse().unwrap(),
+    };
+    assert_eq!(
+        recipes,
+        [
+            ("web".to_owned(), command(&["make", "image"], "web/out")),
+            (".".to_owned(), command(&["make"], "out")),
+            (".".to_owned(), Recipe::Bazel("//cart:image".parse().unwrap())),
+        ]
+    );
+    // The key has the command, its output and the inputs.
+    let key = |entry: &str| {
+        let file = format!("services:\n- {{name: web, {entry}, manifests: [k8s.yaml]}}\n");
+        find(&tree, Some(file.as_bytes()), "shop").targets.remove(0).key(&tree)
+    };
+    let keys: Vec<InputKey> = [
+        "command: [make, image], output: out",
+        "command: [make image], output: out",
+        "command: [make, image, ''], output: out",
+        "command: [make, image], output: image",
+        "command: [make, image], output: web/out, context: web",
+        "bazel: //cart:image",
+        "bazel: //cart:other",
+        "command: [make, image], output: out",
+    ]
+    .map(key)
+    .into();
+    assert_eq!(keys[0], keys[7]);
+    assert_eq!(keys.iter().collect::<std::collections::HashSet<_>>().len(), 7);
+}
+
+#[test]
+fn a_workspace_of_bazel_without_images_is_queried() {
+    for file in ["WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel"] {
+        let tree = tree(&[file, "web/BUILD", "web/k8s.yaml", "tools/Dockerfile"]);
+        let found = find(&tree, None, "shop");
+        assert_eq!(found.workspace, Some(file.parse().unwrap()));
+        assert!(found.problems.iter().all(|problem| problem.severity == Severity::Warning));
+    }
+    // Where there is another image, or an error that may hide one, there is no query.
+    for paths in [
+        &["WORKSPACE", "web/Dockerfile", "web/k8s.yaml"][..],
+        &["WORKSPACE", "web/Dockerfile", "web/Containerfile", "web/k8s.yaml"],
+        &["WORKSPACE@"],
+        &["web/WORKSPACE"],
+    ] {
+        let found = find(&tree(paths), None, "shop");
+        assert_eq!(found.workspace, None, "{paths:?}");
+    }
+    let named = "services: [{name: web, dockerfile: Dockerfile, manifests: [k8s.yaml]}]";
+    let tree = tree(&["WORKSPACE", "Dockerfile", "k8s.yaml"]);
+    assert_eq!(find(&tree, Some(named.as_bytes()), "shop").workspace, None);
+}
+
+#[test]
+fn labels_are_services_of_their_packages() {
+    let tree = tree(&[
+        "BUILD",
+        "k8s.yaml",
+        "a/web/BUILD.bazel",
+        "a/web/k8s/x.yaml",
+        "cart/BUILD",
+        "link/BUILD@",
+        "link/k8s.yaml",
+        "twice/BUILD",
+        "twice/k8s.yaml",
+        "other/k8s.yaml",
+    ]);
+    let labels = [
+        "//:image",
+        "//a/web:x/y",
+        "//cart:image",
+        "//link:image",
+        "//none:image",
+        "//other:image",
+        "//twice:a",
+        "//twice:b",
+    ];
+    let labels: Vec<Label> = labels.iter().map(|label| label.parse().unwrap()).collect();
+    let found = of_labels(&tree, &labels, "shop");
+    let targets: Vec<String> = found
+        .targets
+        .iter()
+        .map(|target| format!("{} {:?} {}", target.service, target.recipe, target.context))
+        .collect();
+    let recipe = |label: &str| format!("{:?}", Recipe::Bazel(label.parse().unwrap()));
+    assert_eq!(
+        targets,
+        [format!("shop {} .", recipe("//:image")), format!("web {} .", recipe("//a/web:x/y"))]
+    );
+    let problems: Vec<String> = found
+        .problems
+        .iter()
+        .map(|problem| format!("{}: {}", problem.origin, problem.message))
+        .collect();
+    assert_eq!(
+        problems,
+        [
+            "cart:1:1: //cart:image: it is not built, since there are no manifests beside it",
+            "link:1:1: //link:image: link has no regular file BUILD.bazel or BUILD",
+            "none:1:1: //none:image: none has no regular file BUILD.bazel or BUILD",
+            "other:1:1: //other:image: other has no regular file BUILD.bazel or BUILD",
+            "twice:1:1: the service twice has another image, by twice",
+            "twice:1:1: the service twice has another image, by twice",
+        ]
+    );
+    assert_eq!(of_labels(&tree, &[], "shop").problems.len(), 1, "nothing was found");
 }
 
 #[test]

@@ -1,0 +1,195 @@
+//! Commands in real sandboxes, with what a repository could try.
+
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::builds::git::tests::WorkTree;
+use crate::builds::log::Mask;
+
+const LIMITS: Limits =
+    Limits { time: Duration::from_secs(60), memory: 1 << 30, disk: 256 << 20, processes: 100 };
+/// Writes a layout.
+const LAYOUT: &str = include_str!("../../../testdata/workspace/layout.sh");
+
+/// What a command left.
+struct Built {
+    outcome: Result<Upload, BuildError>,
+    log: String,
+    _folder: TempDir,
+}
+
+// === impl Built ===
+
+impl Built {
+    /// Runs a command in the folder `web` of a repository, of which `web/out` is read.
+    async fn command(command: &[&str], limits: Limits) -> Self {
+        let (work, folder) = (WorkTree::new(), tempfile::tempdir().unwrap());
+        work.write("web/layout.sh", LAYOUT);
+        work.write("web/file", "content\n");
+        let commit = work.commit();
+        let repository = Repository::discover(work.path()).await.unwrap();
+        let target = Target {
+            service: "web".parse().unwrap(),
+            recipe: Recipe::Command {
+                command: command.iter().copied().map(str::to_owned).collect(),
+                output: "web/out".parse().unwrap(),
+            },
+            context: "web".parse().unwrap(),
+            inputs: Vec::new(),
+            manifests: Vec::new(),
+        };
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
+        let source = Source {
+            repository: &repository,
+            url: "https://git.test/x",
+            commit: &commit,
+            target: &target,
+        };
+        let builders = Buildah { limits, base: None, bazel: None, jobs: None };
+        let outcome = builders.build(&source, folder.path(), &mut log).await;
+        log.close().await;
+        let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
+        Self { outcome, log, _folder: folder }
+    }
+
+    async fn script(script: &str) -> Self {
+        Self::command(&["sh", "-c", script], LIMITS).await
+    }
+
+    /// What was wrong, with the log.
+    fn error(&self) -> String {
+        match &self.outcome {
+            Ok(_) => panic!("it was built: {}", self.log),
+            Err(error) => format!("{error}\n{}", self.log),
+        }
+    }
+
+    #[track_caller]
+    fn is_built(&self) {
+        assert!(self.outcome.is_ok(), "{:?}: {}", self.outcome.as_ref().err(), self.log);
+    }
+}
+
+#[tokio::test]
+async fn a_layout_that_a_command_leaves_is_the_image() {
+    let folder = Built::command(&["sh", "layout.sh", "out", "file"], LIMITS).await;
+    folder.is_built();
+    let archive = "sh layout.sh made file && tar -C made -czf out . && rm -r made";
+    let archive = Built::script(archive).await;
+    archive.is_built();
+    let [folder, archive] = [&folder, &archive].map(|it| &it.outcome.as_ref().unwrap().blobs);
+    let digests = |blobs: &[crate::registry::Blob]| -> Vec<String> {
+        blobs.iter().map(|blob| blob.digest.clone()).collect()
+    };
+    assert_eq!(digests(folder), digests(archive));
+    // An archive as `docker save` writes it.
+    let docker = r#"
+        tar -cf layer.tar file
+        digest=$(sha256sum layer.tar | cut -d ' ' -f 1)
+        echo "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$digest\"]}}" > c.json
+        echo '[{"Config":"c.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]' > manifest.json
+        tar -cf out manifest.json c.json layer.tar"#;
+    Built::script(docker).await.is_built();
+}
+
+#[tokio::test]
+async fn no_shell_reads_a_command() {
+    let arguments = ["printf", "%s\\n", "$HOME", "`id`", "; exit 3", "*", "a  b", "--", "-n"];
+    let built = Built::command(&arguments, LIMITS).await;
+    assert!(built.log.contains("$HOME\n`id`\n; exit 3\n*\na  b\n--\n-n\n"), "{}", built.log);
+    assert!(built.error().contains("the build left no web/out"), "{}", built.error());
+    for word in ["exit", "cd", "leave", "-n", "A=b", "no such program"] {
+        let built = Built::command(&[word], LIMITS).await;
+        let missing = format!("{word}\u{2019}: No such file or directory");
+        assert!(built.error().contains(&missing), "{}", built.error());
+    }
+    // It has no input, and no descriptor of the sandbox beside its log.
+    let built = Built::script("cat; ls /proc/$$/fd | tr '\\n' ' '; exit 1").await;
+    assert!(built.log.contains("0 1 2 "), "{}", built.log);
+}
+
+#[tokio::test]
+async fn what_is_no_layout_is_rejected_with_a_reason() {
+    let good = "sh layout.sh out file";
+    for (script, expected) in [
+        ("true".to_owned(), "the build failed: the build left no web/out"),
+        (format!("{good}; exit 3"), "the build failed: "),
+        ("mkdir out".to_owned(), "web/out is not an OCI layout: it has no oci-layout"),
+        (format!("{good}; rm -r out/blobs"), "it has no blobs"),
+        ("echo text > out".to_owned(), "web/out is neither a folder nor an archive"),
+        ("mkdir x; tar -C x -cf out .".to_owned(), "it has no oci-layout"),
+        // Links, out of the context and inside of it.
+        ("ln -s /etc out".to_owned(), "web/out is behind a symbolic link"),
+        (format!("{good}; mv out x; ln -s x out"), "web/out is behind a symbolic link"),
+        (format!("{good}; mv out/index.json .; ln -s ../index.json out"), "is a symbolic link"),
+        (format!("{good}; mv out/blobs x; ln -s /work/web/x out/blobs"), "is a symbolic link"),
+        (format!("{good}; ln -s /etc/passwd out/blobs/sha256/x"), "\"blobs/sha256/x\" is a symbolic link"),
+        (format!("{good}; mkfifo out/blobs/x"), "\"blobs/x\" is a named pipe"),
+        (format!("{good}; mknod out/blobs/x b 8 0; exit 7"), "Operation not permitted"),
+        (format!("{good}; echo x > out/blobs/x"), "a layout has no file \"blobs/x\""),
+        (format!("{good}; for it in out/blobs/sha256/*; do echo x >> $it; done"), "has another digest"),
+        (
+            format!("{good}; touch out/blobs/sha256/$(printf %0200d 1)"),
+            "is a name or link that is too long",
+        ),
+        // An archive that writes elsewhere does so in the sandbox.
+        (
+            "mkdir a; ln -s / a/root; tar -C a -cf out .; mkdir -p b/root/etc; echo x > b/root/etc/x; \
+             tar -C b -rf out ./root/etc/x"
+                .to_owned(),
+            "the build failed: ",
+        ),
+        (format!("{good}; head -c 2000000 /dev/zero > out/index.json"), "no file \"index.json\" of this size"),
+        (
+            format!("{good}; (printf '{{\"x\":'; printf '%0500000d' 0 | tr 0 '[') > out/index.json"),
+            "its index: EOF while parsing a list",
+        ),
+        (format!("{good}; sed -i 's/\\[\\(.*\\)\\]/[\\1,\\1]/' out/index.json"), "it has 2 images: leave the one"),
+        (format!("{good}; sed -i 's/manifest.v1/index.v1/' out/index.json"), "it is an index of images"),
+        (format!("{good}; sed -i 's/\\[.*\\]/[]/' out/index.json"), "it has no image"),
+    ] {
+        let built = Built::script(&script).await;
+        assert!(built.error().contains(expected), "{script}: {expected}: {}", built.error());
+    }
+    let limits = Limits { disk: 24 << 20, ..LIMITS };
+    let large = "sh layout.sh out file; head -c 13000000 /dev/zero > out/blobs/x; \
+                 ln out/blobs/x out/blobs/y; ln out/blobs/x out/blobs/z";
+    let built = Built::command(&["sh", "-c", large], limits).await;
+    assert!(built.error().contains("a layout has no file \"blobs/"), "{}", built.error());
+}
+
+#[tokio::test]
+async fn a_hostile_command_gets_at_nothing_and_ends() {
+    let script = r#"
+        cat /proc/1/environ /proc/*/environ | tr '\0' '\n'
+        cat /etc/shadow /root/.ssh/* /proc/1/root/etc/shadow
+        (echo > /usr/bin/x) && echo wrote
+        (exec 3<> /dev/tcp/169.254.169.254/80) && echo reached
+        ls /sys/class/net
+        mount -t tmpfs tmpfs /mnt && echo mounted
+        unshare -r true && echo unshared
+        echo '{}' > /proc/1/fd/3 && echo inserted
+        (setsid sleep 65432 &)
+        exit 1"#;
+    let built = Built::command(&["bash", "-c", script], LIMITS).await;
+    let log = built.error();
+    assert!(!log.contains("CARGO_") && !log.contains("root:$") && !log.contains("root:*"), "{log}");
+    for word in ["wrote", "reached", "unshared", "inserted"] {
+        assert!(!log.lines().any(|line| line == word), "{word}: {log}");
+    }
+    let limits = || Limits { time: Duration::from_secs(5), ..LIMITS };
+    let late = Built::command(&["sleep", "65432"], limits()).await;
+    assert!(late.error().starts_with("the build took longer than 5 s"), "{}", late.error());
+    let forks = Built::command(&["bash", "-c", "f() { f | f & }; f; sleep 65432"], limits()).await;
+    assert!(matches!(forks.outcome, Err(BuildError::Failed(_))), "{}", forks.error());
+    let printed = Built::script("yes | head -c 5000000; exit 1").await;
+    assert!(printed.log.len() < (1 << 20) + 1000, "{}", printed.log.len());
+    let mut left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        command.starts_with(b"sleep\x0065432")
+    });
+    assert!(left.next().is_none(), "its processes end");
+}
