@@ -33,7 +33,7 @@ use self::conversation::{Broken, Sent, converse};
 pub(super) use self::manifest::START;
 use self::manifest::{CONTAINER, MANAGED, PROGRAM, SUBCOMMAND, manifest};
 use super::base;
-use super::log::Log;
+use super::log::{Log, as_reason};
 use super::sandbox::{Limits, SandboxError};
 use crate::causes::causes;
 use crate::cluster::{Program, why_not_ready};
@@ -146,7 +146,7 @@ impl Jobs {
             Err(Broken::Sandbox(error)) => Err(error),
             Err(Broken::Lost(reason)) => {
                 let reason = end.filter(|end| !end.is_empty()).unwrap_or(reason);
-                Err(self.why_lost(&pod, limits, &reason).await)
+                Err(self.why_lost(&pod, limits, &as_reason(reason.as_bytes())).await)
             }
         }
     }

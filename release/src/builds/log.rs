@@ -12,8 +12,8 @@ const MASK: &[u8] = b"***";
 const MIN_SECRET: usize = 6;
 /// The longest line that is masked as a whole.
 const MAX_LINE: usize = 64 * 1024;
-/// How much of the last line is kept for reports.
-const MAX_LAST: usize = 300;
+/// How much of a text becomes the reason of a failure.
+const MAX_REASON: usize = 300;
 
 /// Texts that must not be in a log.
 #[derive(Debug, Clone, Default)]
@@ -65,6 +65,13 @@ impl Mask {
             }
         }
     }
+}
+
+/// What a build wrote, as the reason of a failure: bounded, and without control characters, since
+/// PostgreSQL stores no NUL.
+pub(super) fn as_reason(text: &[u8]) -> String {
+    let shown = text.get(..text.len().min(MAX_REASON)).unwrap_or_default();
+    String::from_utf8_lossy(shown).replace(char::is_control, " ")
 }
 
 fn position(text: &[u8], wanted: &[u8]) -> Option<usize> {
@@ -134,10 +141,7 @@ impl Log {
         self.mask.apply(&mut lines);
         let mut texts = lines.rsplit(|octet| *octet == b'\n');
         if let Some(last) = texts.find(|line| !line.trim_ascii().is_empty()) {
-            let last = last.trim_ascii();
-            let shown = last.get(..last.len().min(MAX_LAST)).unwrap_or_default();
-            // It becomes the reason of a failure, which PostgreSQL does not store with a NUL.
-            self.last = String::from_utf8_lossy(shown).replace(char::is_control, " ");
+            self.last = as_reason(last.trim_ascii());
         }
         if self.left == 0 || lines.is_empty() {
             return;

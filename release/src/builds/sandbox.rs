@@ -237,7 +237,10 @@ impl Users {
     /// The user namespace is created by the first user of the range, not by root, which no limit of
     /// processes applies to.
     fn command(&self, job: &Job) -> Command {
-        const ENTER: &str = "echo ready; read -r go; \
+        // It closes what the builder was started with: a shell may have left it files.
+        const ENTER: &str = "for it in /proc/self/fd/*; do it=${it##*/}; \
+            [ $it -le 2 ] || eval \"exec $it>&-\"; done; \
+            echo ready; read -r go; \
             echo 1000 > /proc/self/oom_score_adj; \
             script=$1; shift; \
             exec setpriv --reuid 0 --regid 0 --clear-groups --pdeathsig KILL keyctl session build \
@@ -253,7 +256,8 @@ impl Users {
         command.arg(format!("--nproc={processes}"));
         command.args([format!("--data={memory}"), format!("--fsize={disk}")]);
         command.args(["--nofile=1024", "--core=0", "--"]);
-        command.args(["unshare", "--user", "--keep-caps", "sh", "-c", ENTER, "sandbox", SCRIPT]);
+        // bash, since dash closes no descriptor above 9.
+        command.args(["unshare", "--user", "--keep-caps", "bash", "-c", ENTER, "sandbox", SCRIPT]);
         command.arg(disk.to_string());
         command.arg(job.base.as_deref().unwrap_or(Path::new("")));
         command.args(&job.arguments);

@@ -259,15 +259,20 @@ impl BuildSettings {
         }
     }
 
-    /// The folder of builds is closed to the users of sandboxes.
+    /// The folder of builds is closed to the users of sandboxes, and `/tmp` is behind their own.
     fn check_sandbox_files(&self, report: &mut impl FnMut(String, &str)) {
         for (key, path) in [("baseImages", &self.base_images), ("bazel", &self.bazel)] {
-            if path.as_ref().is_some_and(|path| path.starts_with(&self.folder)) {
-                report(
-                    format!("`builds.{key}` is in `builds.folder`, which is for the builder alone"),
-                    "move it to a folder of its own",
-                );
-            }
+            let is_in = |folder: &Path| path.as_ref().is_some_and(|path| path.starts_with(folder));
+            // To a Job the builder itself sends the base images.
+            let is_sent = key == "baseImages" && self.jobs.is_some();
+            let problem = if is_in(&self.folder) {
+                "`builds.folder`, which is for the builder alone"
+            } else if is_in(Path::new("/tmp")) && !is_sent {
+                "`/tmp`, of which a sandbox has one of its own"
+            } else {
+                continue;
+            };
+            report(format!("`builds.{key}` is in {problem}"), "move it to a folder of its own");
         }
         let mut queries = self.repositories.iter().map(|repository| &repository.bazel_query);
         if self.bazel.is_none() && queries.any(Option::is_some) {
@@ -417,12 +422,18 @@ mod tests {
             "jobs: {namespace: builds, image: ''}",
             "jobs: {namespace: builds}",
             "bazel: m/bazel",
+            "bazel: /tmp/bazel",
+            "baseImages: /tmp/base",
         ] {
             let images = "images: 'r.test:5000/{service}'";
             let bad =
                 if bad.starts_with('b') { format!("{images}, {bad}") } else { bad.to_owned() };
             assert_eq!(problems(&bad), 1, "{bad}");
         }
+        // The builder itself reads them for Jobs.
+        let jobs = "images: 'r.test:5000/{service}', baseImages: /tmp/base, \
+                    jobs: {namespace: builds, image: x}";
+        assert_eq!(problems(jobs), 0);
     }
 
     #[test]

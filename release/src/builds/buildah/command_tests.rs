@@ -106,7 +106,7 @@ async fn no_shell_reads_a_command() {
         let missing = format!("{word}\u{2019}: No such file or directory");
         assert!(built.error().contains(&missing), "{}", built.error());
     }
-    // It has no input, and no descriptor of the sandbox beside its log.
+    // It has no input, and no descriptor beside its log.
     let built = Built::script("cat; ls /proc/$$/fd | tr '\\n' ' '; exit 1").await;
     assert!(built.log.contains("0 1 2 "), "{}", built.log);
 }

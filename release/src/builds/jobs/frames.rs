@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::builds::log::as_reason;
 use crate::builds::sandbox::{Limits, SandboxError};
 
 /// The largest content of a frame, in bytes. A larger one is not read.
@@ -104,7 +105,8 @@ impl Outcome {
     pub(super) fn into_result(self, limits: &Limits) -> Result<bool, SandboxError> {
         match self {
             Self::Ended(is_success) => Ok(is_success),
-            Self::Setup(reason) => Err(SandboxError::Setup(reason)),
+            // What leaves its sandbox could write it.
+            Self::Setup(reason) => Err(SandboxError::Setup(as_reason(reason.as_bytes()))),
             Self::Late => Err(SandboxError::Late(limits.time)),
             Self::Memory => Err(SandboxError::Memory(limits.memory)),
         }
@@ -246,6 +248,9 @@ mod tests {
             let outcome = Outcome::from(error).into_result(&limits).unwrap_err();
             assert_eq!(outcome.to_string(), expected.to_string());
         }
+        let long = Outcome::Setup(format!("\0{}", "x".repeat(1000)));
+        let reason = long.into_result(&limits).unwrap_err().to_string();
+        assert!(reason.len() < 400 && !reason.contains('\0'), "{reason}");
         assert!(matches!(Outcome::Ended(true).into_result(&limits), Ok(true)));
         for bad in ["", "1", "{}", "{\"ended\":2}", "{\"ended\":true,\"late\":1}", "\"early\""] {
             assert!(serde_json::from_str::<Outcome>(bad).is_err(), "{bad}");
