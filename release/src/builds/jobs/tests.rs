@@ -207,7 +207,7 @@ async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
     archive.args(["-cf-", "-C"]).arg(folder.path()).arg("Dockerfile");
     let archive = archive.output().unwrap().stdout;
     let order = frames::Order::new(
-        vec!["--file=/work/Dockerfile".to_owned(), "/work".to_owned()],
+        ["dockerfile", "--file=/work/Dockerfile", "/work"].map(str::to_owned).to_vec(),
         &LIMITS,
         false,
         1000,
