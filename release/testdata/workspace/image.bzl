@@ -18,3 +18,7 @@ image = rule(
         "_script": attr.label(default = "//:layout.sh", allow_single_file = True),
     },
 )
+
+def go_http_server(name, files):
+    """The image of a service, as a target that the default query finds by its macro."""
+    image(name = name + "_image_publish", files = files)

@@ -11,10 +11,11 @@ use tempfile::TempDir;
 use super::{Shop, manifests, processes_with};
 
 /// A workspace with a rule that makes an image of files.
-const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/release/testdata/workspace");
+pub(super) const WORKSPACE: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/release/testdata/workspace");
 /// The longest that a build by Bazel may take on a busy machine: its query and each of its images
 /// start a Java of their own.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 /// Executes `hostile.sh` when targets are looked for.
 const REPOSITORY_RULE: &str = r#"
 def _hostile(ctx):
@@ -143,6 +144,8 @@ async fn targets_of_bazel_are_found_built_and_deployed() {
     let shop = bazel.shop(&json!({})).await;
     write_target(&shop, "web");
     write_target(&shop, "cart");
+    let of_a_macro = "load('//:image.bzl', 'go_http_server')\ngo_http_server('cart', ['file'])\n";
+    shop.work.write("cart/BUILD", of_a_macro);
     // Neither without manifests, nor without the tag.
     shop.work.copy(&Path::new(WORKSPACE).join("web/BUILD"), "tools/BUILD");
     shop.work.write("tools/file", "");
@@ -164,7 +167,7 @@ async fn targets_of_bazel_are_found_built_and_deployed() {
     }
     let content = shop.get("/api/v1/repositories/shop").await["content"].clone();
     assert_eq!(content["targets"][0]["builder"], "bazel");
-    assert_eq!(content["targets"][0]["label"], "//cart:image");
+    assert_eq!(content["targets"][0]["label"], "//cart:cart_image_publish");
     assert!(shop.log(2).await.contains("//tools:image: it is not built"));
 
     // The same files are not built again.

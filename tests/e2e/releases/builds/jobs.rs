@@ -4,6 +4,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -13,6 +14,7 @@ use super::super::builder::Builder;
 use super::super::canaries::repository::{PROGRAM, PULL_SECRET, trust, unpack};
 use super::super::git_server::{CREDENTIALS, GitServer, WorkTree};
 use super::super::registry::{PASSWORD, Registry};
+use super::builders::{PATIENCE, WORKSPACE};
 use super::{DOCKERFILE, manifests, processes_with};
 use crate::harness::eventually;
 use crate::harness::node::{kubeconfig, kubectl};
@@ -82,14 +84,18 @@ impl Site {
     }
 
     async fn state_is(&self, id: &str, state: &str) {
-        eventually(&format!("{id} is {state}"), || async {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
             let build = self.build(id).await;
-            let ended = ["failed", "succeeded", "cancelled"].iter().any(|it| build["state"] == *it);
-            let wrong = ended && build["state"] != state;
-            assert!(!wrong, "{build}\n{}", if wrong { self.log(id).await } else { String::new() });
-            build["state"] == state
-        })
-        .await;
+            if build["state"] == state {
+                return;
+            }
+            let has_ended = ["failed", "succeeded", "cancelled"].map(Value::from);
+            let is_wrong = has_ended.contains(&build["state"]);
+            let is_late = tokio::time::Instant::now() > deadline;
+            assert!(!is_wrong && !is_late, "{build}\n{}", self.log(id).await);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     async fn log(&self, id: &str) -> String {
@@ -118,6 +124,42 @@ impl Site {
         work.write(&format!("{service}/k8s.yaml"), &manifests(service));
         work.push("master");
         self.builder.cli("admin", &["repo", "sync", repository]).await.expect("it is fetched");
+    }
+
+    /// Pushes a target whose manifests run a command of its image, and waits until its pods run by
+    /// digest.
+    async fn deploys(&self, environment: &str, command: &[&str]) {
+        let Self { shop, registry, builder, .. } = self;
+        let deployment = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
+            "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "web" } }, "template": {
+                "metadata": { "labels": { "app": "web" } },
+                "spec": { "terminationGracePeriodSeconds": 0,
+                    "imagePullSecrets": [{ "name": PULL_SECRET }],
+                    "containers": [{ "name": "web", "image": "{{image}}", "command": command,
+                        "securityContext": { "runAsUser": 65532 },
+                        "readinessProbe": { "httpGet": { "path": "/ready", "port": 8080 },
+                            "periodSeconds": 1 } }] } } },
+        });
+        shop.write("web/k8s.yaml", &deployment.to_string());
+        let commit = shop.push("master");
+        builder.cli("admin", &["repo", "sync", "shop"]).await.expect("it is fetched");
+        self.state_is("shop.2", "succeeded").await;
+        let digest = registry.digest("web", &commit).await.expect("it is pushed");
+        let image = format!("{}/web@{digest}", registry.host());
+        assert_eq!(self.build("shop.2").await["targets"][0]["image"], image);
+        let inside = ["--namespace", environment];
+        eventually("it is deployed", || async {
+            let get = [&["get", "deployments", "-o", "name"][..], &inside].concat();
+            kubectl(&get, "").await.contains("deployment.apps/web")
+        })
+        .await;
+        let wait = ["wait", "--for=condition=Available", "deployment/web", "--timeout=60s"];
+        kubectl(&[&wait[..], &inside].concat(), "").await;
+        let path = "jsonpath={.items[*].spec.containers[0].image}";
+        assert_eq!(kubectl(&[&["get", "pods", "-o", path][..], &inside].concat(), "").await, image);
+        nothing_is_left().await;
+        kubectl(&["delete", "namespace", environment, "--wait=false"], "").await;
     }
 }
 
@@ -176,7 +218,7 @@ async fn nothing_is_left() {
 #[ignore = "needs the node of tests/cluster/run"]
 async fn a_push_is_built_by_a_job_and_runs_by_digest() {
     let site = Site::start("jobs-push", &json!({})).await;
-    let Site { shop, registry, builder, .. } = &site;
+    let shop = &site.shop;
     shop.copy(&unpack(&site.folder.path().join("program")), &format!("web/{PROGRAM}"));
     shop.write(
         "web/Dockerfile",
@@ -185,34 +227,20 @@ async fn a_push_is_built_by_a_job_and_runs_by_digest() {
              COPY {PROGRAM} /{PROGRAM}\nUSER 65532:65532\nENTRYPOINT [\"/{PROGRAM}\"]\n"
         ),
     );
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "web" },
-        "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "web" } }, "template": {
-            "metadata": { "labels": { "app": "web" } },
-            "spec": { "terminationGracePeriodSeconds": 0,
-                "imagePullSecrets": [{ "name": PULL_SECRET }],
-                "containers": [{ "name": "web", "image": "{{image}}",
-                    "readinessProbe": { "httpGet": { "path": "/ready", "port": 8080 },
-                        "periodSeconds": 1 } }] } } },
-    });
-    shop.write("web/k8s.yaml", &deployment.to_string());
-    let commit = shop.push("master");
-    builder.cli("admin", &["repo", "sync", "shop"]).await.expect("it is fetched");
-    site.state_is("shop.2", "succeeded").await;
-    let digest = registry.digest("web", &commit).await.expect("it is pushed");
-    let image = format!("{}/web@{digest}", registry.host());
-    assert_eq!(site.build("shop.2").await["targets"][0]["image"], image);
-    let ready = ["wait", "--for=condition=Available", "deployment/web", "-n", "jobs-push"];
-    eventually("it is deployed", || async {
-        let found = kubectl(&["get", "deployments", "-n", "jobs-push", "-o", "name"], "").await;
-        found.contains("deployment.apps/web")
-    })
-    .await;
-    kubectl(&[&ready[..], &["--timeout=60s"]].concat(), "").await;
-    let path = "jsonpath={.items[*].spec.containers[0].image}";
-    assert_eq!(kubectl(&["get", "pods", "-n", "jobs-push", "-o", path], "").await, image);
-    nothing_is_left().await;
-    kubectl(&["delete", "namespace", "jobs-push", "--wait=false"], "").await;
+    site.deploys("jobs-push", &[&format!("/{PROGRAM}")]).await;
+}
+
+#[tokio::test]
+#[ignore = "needs the node of tests/cluster/run"]
+async fn a_target_of_bazel_is_found_and_built_by_jobs_and_runs_by_digest() {
+    let further = json!({ "bazel": "/opt/bazel/bazel", "maxMemory": 2048, "maxDisk": 1024 });
+    let site = Site::start("jobs-bazel", &further).await;
+    let shop = &site.shop;
+    shop.copy(&unpack(&site.folder.path().join("program")), "web/file");
+    for file in ["WORKSPACE", "BUILD", "image.bzl", "layout.sh", "web/BUILD"] {
+        shop.copy(&Path::new(WORKSPACE).join(file), file);
+    }
+    site.deploys("jobs-bazel", &["/web/file"]).await;
 }
 
 /// What a build tries, by name. Each prints `tried: NAME`, and `reached: NAME` if it succeeds.
