@@ -97,7 +97,8 @@ pub(crate) fn run(cell: &Cell, seed: u64) -> Run {
     while now < LONGEST && (analysis.is_none() || ruled.is_none()) {
         let share = STEPS.iter().rev().find(|(from, _)| now >= *from).unwrap().1;
         let look = match &callers {
-            Some(callers) => sticky(callers, share, &mut random),
+            Some(callers) if analysis.is_none() => sticky(callers, share, &mut random),
+            Some(callers) => of_the_canary(callers, share, &mut random),
             None => dealt(cell, share, &mut random),
         };
         now += LOOK;
@@ -193,6 +194,18 @@ fn sticky(callers: &[Caller], share: u16, random: &mut Random) -> Look {
     look.buckets = Some(erred);
     let metrics = vec![look, MetricLook::default()];
     Look { seconds: LOOK, seen, metrics, ..Look::default() }
+}
+
+/// What the rule reads, once it is alone: the sum of Poisson numbers is one.
+fn of_the_canary(callers: &[Caller], share: u16, random: &mut Random) -> Look {
+    let canary = callers.iter().take_while(|caller| caller.bucket < share);
+    let (good, bad) = canary.fold((0.0, 0.0), |(good, bad), Caller { canary, .. }| {
+        (good + canary.good.0, bad + canary.bad.0)
+    });
+    let events = random.poisson(bad);
+    let mut look = MetricLook::default();
+    look.sticky.canary = Tally { at_risk: random.poisson(good) + events, events };
+    Look { seconds: LOOK, metrics: vec![look, MetricLook::default()], ..Look::default() }
 }
 
 fn dealt(cell: &Cell, share: u16, random: &mut Random) -> Look {
