@@ -48,6 +48,7 @@ mod limits;
 mod listeners;
 mod login;
 mod manifests;
+mod permissions;
 mod public_paths;
 mod pulumi;
 mod rate_limits;
