@@ -207,6 +207,8 @@ impl Settings {
     /// All problems.
     pub fn read(path: &Path) -> Result<Self, Vec<Problem>> {
         let mut settings: Self = yaml::read_file(path)?;
+        // What a sandbox is given is read from another folder.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         settings.resolve(path.parent().unwrap_or(Path::new("")));
         let problems = settings.problems();
         if problems.is_empty() { Ok(settings) } else { Err(problems) }
@@ -441,6 +443,20 @@ fn check_grants(who: &str, grants: &[GrantSettings], report: &mut impl FnMut(Str
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_found_from_any_folder() {
+        let here = std::env::current_dir().unwrap();
+        let folder = tempfile::tempdir_in(&here).unwrap();
+        let path = folder.path().join("builder.yaml");
+        let text = "store: s\nregistries: []\ncallers: []\nbuilds: {folder: m, baseImages: base, \
+                    repositories: [], images: 'r.test/{service}'}\n";
+        std::fs::write(&path, text.replace("registries: []", "registries: [{host: r.test}]"))
+            .unwrap();
+        let relative = path.strip_prefix(&here).unwrap();
+        let settings = Settings::read(relative).unwrap();
+        assert_eq!(settings.builds.unwrap().base_images.unwrap(), folder.path().join("base"));
+    }
 
     #[test]
     fn what_is_there_twice_or_is_no_host_is_reported() {

@@ -91,18 +91,26 @@ impl BuilderApi {
         id: &DeploymentId,
         mut report: impl FnMut(&Deployment) -> Result<(), Failure>,
     ) -> Result<Deployment, Failure> {
+        let mut version = None;
+        self.poll(&format!("/api/v1/deployments/{id}"), |details: DeploymentDetails| {
+            let deployment = details.deployment;
+            if version.replace(deployment.version) != Some(deployment.version) {
+                report(&deployment)?;
+            }
+            Ok((!deployment.state.is_open()).then_some(deployment))
+        })
+    }
+
+    /// Reads it again and again until `done` returns something.
+    pub(super) fn poll<T: DeserializeOwned, U>(
+        &self,
+        path: &str,
+        mut done: impl FnMut(T) -> Result<Option<U>, Failure>,
+    ) -> Result<U, Failure> {
         self.block_on(async {
-            let mut version = None;
             loop {
-                let path = format!("/api/v1/deployments/{id}");
-                let details: DeploymentDetails =
-                    self.exchange(Method::GET, &path, Bytes::new()).await?;
-                let deployment = details.deployment;
-                if version.replace(deployment.version) != Some(deployment.version) {
-                    report(&deployment)?;
-                }
-                if !deployment.state.is_open() {
-                    return Ok(deployment);
+                if let Some(found) = done(self.exchange(Method::GET, path, Bytes::new()).await?)? {
+                    return Ok(found);
                 }
                 tokio::time::sleep(POLLED_EVERY).await;
             }

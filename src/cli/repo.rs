@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
-use http::Method;
+use portcullis_release::api::Page;
 use portcullis_release::builds::git::Repository;
 use portcullis_release::builds::status::{
-    CommitProblem, CommitStatus, RecipeStatus, RepositoryDetails, RepositorySummary, TargetStatus,
+    CommitProblem, CommitStatus, RecipeStatus, RepositoryDetails, RepositorySummary,
+    RequestedFetch, TargetStatus,
 };
 use portcullis_release::builds::survey::survey;
 use portcullis_release::model::RepositoryName;
+use portcullis_release::store::Build;
 use serde_json::json;
 
 use super::builder_api::{BuilderApi, age};
@@ -22,6 +25,8 @@ use super::table;
 
 /// The first digits of a commit or a key that are shown to people.
 const SHORT: usize = 12;
+/// How long the build of a commit that was fetched is waited for.
+const RECORDED_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a command is shown to people, in characters.
 const MAX_COMMAND: usize = 40;
 
@@ -63,10 +68,15 @@ struct Show {
 /// Fetch a repository now
 ///
 /// The builder fetches it in the background; `repo show` shows the result.
+///
+/// With `--wait`, exits with 1 if it cannot be fetched.
 #[derive(Debug, Args)]
 struct Sync {
     /// Repository
     repository: RepositoryName,
+    /// Wait until it is fetched and its newest commit has a build, and print that build
+    #[arg(long)]
+    wait: bool,
     #[command(flatten)]
     api: BuilderApi,
 }
@@ -132,9 +142,34 @@ impl Show {
 
 impl Sync {
     fn run(self) -> Result<(), Failure> {
-        let path = format!("/api/v1/repositories/{}/fetches", self.repository);
-        self.api.change(Method::POST, &path, &json!({}))?;
-        output::write(&format!("{}: it will be fetched\n", self.repository))
+        let Self { repository, wait, api } = self;
+        let path = format!("/api/v1/repositories/{repository}");
+        let fetch: RequestedFetch = api.post(&format!("{path}/fetches"), &json!({}))?;
+        if !wait {
+            return output::write(&format!("{repository}: it will be fetched\n"));
+        }
+        let fetched = api.poll(&path, |details: RepositoryDetails| {
+            Ok(Some(details.summary).filter(|summary| summary.fetches >= fetch.number))
+        })?;
+        if let Some(problem) = fetched.problem {
+            return Err(Failure::new(printable_lines(&format!("{repository}: {problem}"))));
+        }
+        let Some(commit) = fetched.commit else {
+            return Err(Failure::new(format!("{repository}: it has no commit")));
+        };
+        let deadline = Instant::now() + RECORDED_WITHIN;
+        let path = format!("/api/v1/builds?repository={repository}&limit=50");
+        let build = api.poll(&path, |page: Page<Build>| {
+            let found = page.items.into_iter().find(|build| build.commit == commit);
+            if found.is_none() && Instant::now() > deadline {
+                let short = short(commit.as_str());
+                let text =
+                    format!("{repository}: {short} has no build: another push may have come");
+                return Err(Failure::new(text));
+            }
+            Ok(found)
+        })?;
+        output::write(&format!("{}\n", build.id))
     }
 }
 

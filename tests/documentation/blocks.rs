@@ -1,7 +1,8 @@
 //! The command blocks of the documentation, and how each is tested.
 //!
 //! A comment before a block, which readers do not see, says it: `<!-- tested: node -->`,
-//! `<!-- tested: releases -->` (on a node with a registry), `<!-- tested: here -->`, or
+//! `<!-- tested: releases -->` (on a node with a registry), `<!-- tested: builds -->` (the same, with a
+//! repository), `<!-- tested: here -->`, or
 //! `<!-- untested: REASON -->`.
 
 use std::path::PathBuf;

@@ -9,7 +9,7 @@ use super::body::Answer;
 use super::{App, Page, Problem};
 use crate::access::Principal;
 use crate::builds::followers::Follower;
-use crate::builds::status::{RepositoryDetails, RepositorySummary};
+use crate::builds::status::{RepositoryDetails, RepositorySummary, RequestedFetch};
 use crate::model::{EnvironmentName, Placement, Scope};
 use crate::settings::RepositorySettings;
 
@@ -49,7 +49,7 @@ pub(super) async fn show(
     post, path = "/api/v1/repositories/{name}/fetches",
     params(("name" = String, Path, description = "Such as `shop`")),
     responses(
-        (status = 202, description = "It will be fetched"),
+        (status = 202, description = "It will be fetched", body = RequestedFetch),
         (status = 404, description = "There is none", body = Problem),
     )
 )]
@@ -57,13 +57,12 @@ pub(super) async fn fetch(
     State(app): State<Arc<App>>,
     principal: Principal,
     Path(name): Path<String>,
-) -> Result<StatusCode, Problem> {
+) -> Result<(StatusCode, Answer<RequestedFetch>), Problem> {
     let follower = find(&app, &principal, &name)?;
     if !may(&principal, Scope::Deploy, follower.settings()) {
         return Err(Problem::forbidden("deploy"));
     }
-    follower.wake();
-    Ok(StatusCode::ACCEPTED)
+    Ok((StatusCode::ACCEPTED, Answer(follower.wake())))
 }
 
 /// A repository that the caller may read.

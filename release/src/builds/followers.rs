@@ -1,6 +1,7 @@
 //! Follows repositories: by polling, and at once after a webhook or a request.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::time::sleep;
 
 use super::git::{GitError, Repository};
 use super::mirror::{self, FetchError, Mirror};
-use super::status::{CommitStatus, RepositoryDetails, RepositorySummary};
+use super::status::{CommitStatus, RepositoryDetails, RepositorySummary, RequestedFetch};
 use super::survey::{Survey, survey, survey_labels};
 use super::targets::{self, Label};
 use super::webhook::{Deliveries, MIN_SECRET, Push, Signature};
@@ -41,6 +42,8 @@ pub struct Follower {
     wake: Notify,
     advanced: Arc<Notify>,
     details: Mutex<RepositoryDetails>,
+    /// Written while `details` are locked.
+    is_fetching: AtomicBool,
     /// Of its webhook; empty if there is none. In memory, so that deliveries for a repository and
     /// for none take equally long.
     secret: Mutex<Arc<str>>,
@@ -100,6 +103,7 @@ impl Follower {
             commit: None,
             since: None,
             fetched_at: None,
+            fetches: 0,
             problem: None,
             targets: 0,
             errors: 0,
@@ -110,6 +114,7 @@ impl Follower {
             wake: Notify::new(),
             advanced,
             details: Mutex::new(RepositoryDetails { summary, content: None }),
+            is_fetching: AtomicBool::new(false),
             secret: Mutex::new("".into()),
             deliveries: Mutex::default(),
         }
@@ -179,9 +184,14 @@ impl Follower {
         Ok(found)
     }
 
-    /// Makes it fetch the repository now. Calls during a fetch lead to one further fetch.
-    pub fn wake(&self) {
+    /// Makes it fetch the repository now. Calls during a fetch lead to one further fetch. Returns the
+    /// fetch that sees all that was pushed before.
+    pub fn wake(&self) -> RequestedFetch {
+        let details = self.lock();
         self.wake.notify_one();
+        // One that has begun may have read the branch already.
+        let begun = u64::from(self.is_fetching.load(Ordering::Relaxed));
+        RequestedFetch { number: details.summary.fetches.saturating_add(1).saturating_add(begun) }
     }
 
     /// Verifies a delivery of a webhook, and fetches the repository if it is a push to its branch.
@@ -195,7 +205,7 @@ impl Follower {
         let is_new =
             self.deliveries.lock().unwrap_or_else(PoisonError::into_inner).accept(signature);
         if is_new && Push::is_to(body, &self.settings.branch) {
-            self.wake();
+            let _ = self.wake();
         }
         is_new
     }
@@ -234,9 +244,12 @@ impl Follower {
     /// Fetches the repository, and reads its newest commit if it is another one.
     async fn check(&self) -> Result<(), FetchError> {
         self.read_secret();
+        self.set_fetching(true);
         let outcome = self.look().await;
         let mut details = self.lock();
+        self.is_fetching.store(false, Ordering::Relaxed);
         details.summary.fetched_at = Some(Time::now());
+        details.summary.fetches = details.summary.fetches.saturating_add(1);
         let name = &self.settings.name;
         match outcome {
             Ok(None) => details.summary.problem = None,
@@ -272,6 +285,11 @@ impl Follower {
 
     fn is_known(&self, commit: &CommitId) -> bool {
         self.lock().content.as_ref().is_some_and(|content| content.commit == *commit)
+    }
+
+    fn set_fetching(&self, is_fetching: bool) {
+        let _details = self.lock();
+        self.is_fetching.store(is_fetching, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, RepositoryDetails> {

@@ -30,6 +30,9 @@ pub struct RepositorySummary {
     /// When the repository was fetched last, with or without success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetched_at: Option<Time>,
+    /// How many fetches have ended since the builder has started.
+    #[serde(default)]
+    pub fetches: u64,
     /// Why the last fetch failed, or the commit cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -37,6 +40,14 @@ pub struct RepositorySummary {
     pub targets: usize,
     /// How many errors the commit has.
     pub errors: usize,
+}
+
+/// A fetch that was requested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RequestedFetch {
+    /// It has ended, and has seen all that was pushed before the request, once the repository has had
+    /// so many `fetches`.
+    pub number: u64,
 }
 
 /// A repository that is followed, with what its newest commit would build.

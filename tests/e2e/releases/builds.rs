@@ -4,8 +4,11 @@ mod builders;
 mod jobs;
 mod killed;
 mod pushes;
+mod walk;
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,6 +29,31 @@ fn manifests(service: &str) -> String {
         "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {service}}}\ndata: {{image: \
          '{{{{image}}}}'}}\n"
     )
+}
+
+/// A layout `base` in a folder, with a base image that has busybox.
+fn base_image(folder: &Path, name: &str) -> PathBuf {
+    let context = folder.join("context");
+    fs::create_dir(&context).expect("a folder");
+    fs::copy("/bin/busybox", context.join("busybox")).expect("busybox-static: see tests/install");
+    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY busybox /bin/busybox\n")
+        .expect("a Dockerfile");
+    let layout = folder.join("base");
+    let buildah = |arguments: &[&str]| {
+        let store = |name: &str| folder.join(name).display().to_string();
+        let run = Command::new("buildah")
+            .args(["--storage-driver", "vfs", "--root", &store("store"), "--runroot"])
+            .arg(store("run"))
+            .args(arguments)
+            .output()
+            .expect("buildah runs");
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    };
+    let context = context.display().to_string();
+    buildah(&["build", "--quiet", "--isolation", "chroot", "--tag", name, &context]);
+    let target = format!("oci:{}:{name}", layout.display());
+    buildah(&["push", "--quiet", "--format", "oci", name, &target]);
+    layout
 }
 
 /// A builder that follows the repository `shop`.

@@ -34,7 +34,7 @@ pub(super) const CREDENTIALS: &str = "builder:git-secret";
 /// A running server, whose repositories are in a folder.
 pub(super) struct GitServer {
     folder: TempDir,
-    address: SocketAddr,
+    host: String,
     fetches: Arc<AtomicUsize>,
 }
 
@@ -42,10 +42,21 @@ pub(super) struct GitServer {
 
 impl GitServer {
     pub(super) async fn start() -> Self {
+        let (mut server, address) = Self::listen("127.0.0.1:0", "127.0.0.1").await;
+        server.host = address.to_string();
+        server
+    }
+
+    /// One that is known by a name, at the port of HTTPS of an address.
+    pub(super) async fn named(name: &str, address: &str) -> Self {
+        Self::listen(&format!("{address}:443"), name).await.0
+    }
+
+    async fn listen(address: &str, name: &str) -> (Self, SocketAddr) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let authority = Authority::new("Git tests").expect("an authority");
         let hours = Duration::from_secs(2 * 3600);
-        let issued = authority.issue(&["127.0.0.1"], hours).expect("a certificate");
+        let issued = authority.issue(&[name], hours).expect("a certificate");
         fs::write(folder.path().join("ca.pem"), authority.certificate()).expect("the authority");
         fs::create_dir(folder.path().join("served")).expect("the folder of repositories");
         let chain = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).expect("PEM");
@@ -58,7 +69,7 @@ impl GitServer {
             .with_single_cert(vec![chain], key)
             .expect("a configuration");
         let tls = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let fetches = Arc::new(AtomicUsize::new(0));
         let (root, counter) = (folder.path().join("served"), Arc::clone(&fetches));
@@ -73,7 +84,7 @@ impl GitServer {
                 });
             }
         });
-        Self { folder, address, fetches }
+        (Self { folder, host: name.to_owned(), fetches }, address)
     }
 
     /// A file beside its repositories: `ca.pem` is the authority of its certificate.
@@ -88,7 +99,7 @@ impl GitServer {
 
     /// The URL of a repository.
     pub(super) fn url(&self, name: &str) -> String {
-        format!("https://{}/{name}.git", self.address)
+        format!("https://{}/{name}.git", self.host)
     }
 
     /// How many times the references of a repository were listed with the right credentials.
@@ -194,6 +205,8 @@ async fn backend(parts: &http::request::Parts, body: &[u8], root: &Path) -> Resp
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("PATH_INFO", parts.uri.path())
         .env("QUERY_STRING", parts.uri.query().unwrap_or_default())
+        // Whoever has authenticated may push.
+        .env("REMOTE_USER", "builder")
         .env("REQUEST_METHOD", parts.method.as_str())
         .env("CONTENT_TYPE", text(&parts.headers, "content-type"))
         .env("HTTP_CONTENT_ENCODING", text(&parts.headers, "content-encoding"))

@@ -2,6 +2,7 @@
 //! digest from a registry with TLS and passwords, and the gateway's URLs answer from the pods.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -17,35 +18,43 @@ use crate::harness::{Curl, Gateway, World, eventually, soon};
 const HOST: &str = "registry.example.com";
 /// An address of the node that nothing else listens at.
 const ADDRESS: &str = "127.0.0.2";
+pub(super) const GIT_HOST: &str = "git.example.com";
+/// Another one.
+pub(super) const GIT_ADDRESS: &str = "127.0.0.3";
 const ENVIRONMENTS: [&str; 2] = ["staging", "production"];
 /// Where the commands expect the builder.
 const API: &str = "http://127.0.0.1:8470";
 
 /// What the page expects: a registry with images, environments, and the user's folder.
-struct Walk {
+pub(super) struct Walk {
     registry: Registry,
-    folder: TempDir,
-    gateway: Gateway,
+    pub(super) folder: TempDir,
+    pub(super) gateway: Gateway,
     /// The builder, once it runs.
-    builder: Option<Child>,
+    pub(super) builder: Option<Child>,
     token: String,
+    _named: Named,
 }
 
-/// The name of the registry in the node's list of hosts. Taken out again on drop.
-struct Named;
+/// The names of the servers in the node's list of hosts. Taken out again on drop.
+struct Named {
+    _list: TempDir,
+}
 
 // === impl Named ===
 
 impl Named {
     /// The node has a mount namespace of its own: the machine's list stays as it is.
-    fn new(folder: &Path) -> Self {
-        let list = folder.join("hosts");
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let list = folder.path().join("hosts");
         let hosts = fs::read_to_string("/etc/hosts").expect("the list of hosts");
-        fs::write(&list, format!("{hosts}\n{ADDRESS} {HOST}\n")).expect("a list of hosts");
+        let names = format!("{ADDRESS} {HOST}\n{GIT_ADDRESS} {GIT_HOST}\n");
+        fs::write(&list, format!("{hosts}\n{names}")).expect("a list of hosts");
         let mount = ["--bind", &list.to_string_lossy(), "/etc/hosts"];
         let mounted = std::process::Command::new("mount").args(mount).status();
         assert!(mounted.expect("mount runs").success());
-        Self
+        Self { _list: folder }
     }
 }
 
@@ -59,7 +68,11 @@ impl Drop for Named {
 
 impl Walk {
     async fn start(state: &Path) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let named = Named::new();
+        // With base images, which the users of sandboxes read.
+        let folder = tempfile::tempdir_in("/var/tmp").expect("a folder");
+        let readable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), readable).expect("it is readable");
         let registry = Registry::named(HOST, ADDRESS).await;
         let trusted = state.join("certs.d").join(HOST);
         fs::create_dir_all(&trusted).expect("containerd's folder");
@@ -78,12 +91,13 @@ impl Walk {
             .settings(json!({ "source": { "kubernetes": { "kubeconfig": kubeconfig } } }))
             .start()
             .await;
-        Self { registry, folder, gateway, builder: None, token: String::new() }
+        let token = String::new();
+        Self { registry, folder, gateway, builder: None, token, _named: named }
     }
 
     /// Runs the lines of a block: one that ends in `&` in the background, and what is exported is
     /// there for the next ones.
-    async fn run(&mut self, block: &str) -> Vec<String> {
+    pub(super) async fn run(&mut self, block: &str) -> Vec<String> {
         let mut printed = Vec::new();
         for line in block.lines() {
             if let Some(command) = line.strip_suffix('&') {
@@ -104,6 +118,19 @@ impl Walk {
         printed
     }
 
+    /// What a command prints, whether it succeeds or not.
+    pub(super) async fn printed(&self, command: &str) -> String {
+        let output = soon(command, self.bash(command).output()).await.expect("bash runs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Removes the environments.
+    pub(super) async fn end(self) {
+        for environment in ENVIRONMENTS {
+            kubectl(&["delete", "namespace", environment, "--wait=false"], "").await;
+        }
+    }
+
     fn bash(&self, command: &str) -> Command {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_portcullis"));
         let programs = program.parent().expect("a folder").display().to_string();
@@ -113,6 +140,9 @@ impl Walk {
             .current_dir(self.folder.path())
             .env("PATH", format!("{programs}:{rest}"))
             .env("PORTCULLIS_TOKEN", &self.token)
+            .env("GIT_CONFIG_GLOBAL", self.folder.path().join("gitconfig"))
+            // It has the authority of the server.
+            .env_remove("GIT_SSL_CAINFO")
             // The registry's certificate is one that the system trusts, on the page.
             .env("SSL_CERT_FILE", self.registry.authority())
             .stdin(Stdio::null());
@@ -121,11 +151,8 @@ impl Walk {
 
     /// Writes a file of the page, with the hash of the caller's key.
     fn write(&self, name: &str, hash: &str) {
-        let page = fs::read_to_string(page()).expect("the page");
-        let title = format!("```yaml\n# {name}\n");
-        let (_, rest) = page.split_once(&title).unwrap_or_else(|| panic!("{name} is on the page"));
-        let (text, _) = rest.split_once("```").expect("its end");
-        fs::write(self.folder.path().join(name), text.replace("sha256:…", hash)).expect("a file");
+        let text = file_of(RELEASES, name).replace("sha256:…", hash);
+        fs::write(self.folder.path().join(name), text).expect("a file");
     }
 
     /// Waits until the URL of an environment answers from a pod of this image.
@@ -162,8 +189,14 @@ impl Walk {
     }
 }
 
-fn page() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(RELEASES)
+/// A file that a page has, whose first line is its title.
+pub(super) fn file_of(page: &str, title: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = fs::read_to_string(path).expect("the page");
+    let (_, rest) = text
+        .split_once(&format!("\n# {title}\n"))
+        .unwrap_or_else(|| panic!("{title} is on the page"));
+    rest.split_once("```").expect("its end").0.to_owned()
 }
 
 fn docker_config() -> String {
@@ -232,12 +265,9 @@ async fn pods(environment: &str) -> Vec<Value> {
     list["items"].as_array().cloned().unwrap_or_default()
 }
 
-#[tokio::test]
-#[ignore = "needs the node of tests/cluster/run"]
-async fn the_documented_commands_lead_to_a_release_and_back_on_a_node() {
+/// Follows the page, and returns what it leads to.
+pub(super) async fn follow() -> Walk {
     let state = PathBuf::from(std::env::var_os("PORTCULLIS_CLUSTER_STATE").expect("the node"));
-    let hosts = tempfile::tempdir().expect("a folder");
-    let _named = Named::new(hosts.path());
     let mut walk = Walk::start(&state).await;
     let blocks: Vec<String> = blocks::of(RELEASES)
         .into_iter()
@@ -282,7 +312,5 @@ async fn the_documented_commands_lead_to_a_release_and_back_on_a_node() {
     })
     .await;
     walk.answers_from("staging", &new).await;
-    for environment in ENVIRONMENTS {
-        kubectl(&["delete", "namespace", environment, "--wait=false"], "").await;
-    }
+    walk
 }

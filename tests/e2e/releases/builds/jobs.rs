@@ -15,7 +15,7 @@ use super::super::canaries::repository::{PROGRAM, PULL_SECRET, trust, unpack};
 use super::super::git_server::{CREDENTIALS, GitServer, WorkTree};
 use super::super::registry::{PASSWORD, Registry};
 use super::builders::{PATIENCE, WORKSPACE};
-use super::{DOCKERFILE, manifests, processes_with};
+use super::{DOCKERFILE, base_image, manifests, processes_with};
 use crate::harness::eventually;
 use crate::harness::node::{kubeconfig, kubectl};
 
@@ -59,7 +59,7 @@ impl Site {
         shop["autopush"] = environment.into();
         let mut builds = json!({
             "folder": "builds", "images": format!("{}/{{service}}", registry.host()),
-            "maxMemory": 512, "maxDisk": 512, "baseImages": base_images(folder.path()),
+            "maxMemory": 512, "maxDisk": 512, "baseImages": base_image(folder.path(), BASE),
             "jobs": { "namespace": BUILDS, "image": IMAGE },
             "repositories": [shop, repository("other", &["cart"])],
         });
@@ -179,31 +179,6 @@ async fn rights(folder: &Path, environment: &str) -> std::path::PathBuf {
     let bind = ["create", "rolebinding", "builder", role, account, "--namespace", environment];
     kubectl(&bind, "").await;
     kubeconfig(folder, "portcullis-builder", "portcullis-builder").await
-}
-
-/// A layout with a base image, of which a user of a sandbox on this machine could read nothing.
-fn base_images(folder: &Path) -> std::path::PathBuf {
-    let context = folder.join("context");
-    fs::create_dir(&context).expect("a folder");
-    fs::copy("/bin/busybox", context.join("busybox")).expect("busybox-static: see tests/install");
-    fs::write(context.join("Dockerfile"), "FROM scratch\nCOPY busybox /bin/busybox\n")
-        .expect("a Dockerfile");
-    let layout = folder.join("base");
-    let buildah = |arguments: &[&str]| {
-        let store = |name: &str| folder.join(name).display().to_string();
-        let run = Command::new("buildah")
-            .args(["--storage-driver", "vfs", "--root", &store("store"), "--runroot"])
-            .arg(store("run"))
-            .args(arguments)
-            .output()
-            .expect("buildah runs");
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    };
-    let context = context.display().to_string();
-    buildah(&["build", "--quiet", "--isolation", "chroot", "--tag", BASE, &context]);
-    let target = format!("oci:{}:{BASE}", layout.display());
-    buildah(&["push", "--quiet", "--format", "oci", BASE, &target]);
-    layout
 }
 
 /// Waits until nothing of a build is left in the cluster.
