@@ -82,6 +82,17 @@ fn write_target(shop: &Shop, service: &str) {
     shop.work.write(&format!("{service}/k8s.yaml"), &manifests(service));
 }
 
+/// Lets a query of a target execute `hostile.sh`; returns its `BUILD`.
+fn load_hostile(shop: &Shop) -> String {
+    let target = fs::read_to_string(Path::new(WORKSPACE).join("web/BUILD")).expect("it is read");
+    let target = format!("load(\"@hostile//:x.bzl\", \"X\")\n{target}");
+    shop.work
+        .write("WORKSPACE", "load(\"//:hostile.bzl\", \"hostile\")\nhostile(name = \"hostile\")\n");
+    shop.work.write("hostile.bzl", REPOSITORY_RULE);
+    shop.work.write("web/BUILD", &target);
+    target
+}
+
 /// Waits until a build has ended, and returns it.
 async fn ended(shop: &Shop, number: usize) -> Value {
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -178,19 +189,14 @@ async fn targets_of_bazel_are_found_built_and_deployed() {
 }
 
 #[tokio::test]
-async fn a_hostile_workspace_gets_at_nothing_and_ends() {
+async fn a_hostile_workspace_gets_at_nothing() {
     let bazel = Bazel::install();
-    let further = json!({ "maxTime": "90s", "maxMemory": 2048, "maxProcesses": 300 });
+    let further = json!({ "maxMemory": 2048, "maxProcesses": 300 });
     let shop = bazel.shop(&further).await;
     let builder = shop.builder.folder().to_string_lossy().into_owned();
     let probe = PROBE.replace("$BUILDER", &builder);
     write_target(&shop, "web");
-    let target = fs::read_to_string(Path::new(WORKSPACE).join("web/BUILD")).expect("it is read");
-    let load = "load(\"@hostile//:x.bzl\", \"X\")\n";
-    shop.work
-        .write("WORKSPACE", "load(\"//:hostile.bzl\", \"hostile\")\nhostile(name = \"hostile\")\n");
-    shop.work.write("hostile.bzl", REPOSITORY_RULE);
-    shop.work.write("web/BUILD", &format!("{load}{target}"));
+    let target = load_hostile(&shop);
 
     // In the query, and in the build.
     shop.work.write("hostile.sh", &probe);
@@ -217,21 +223,27 @@ async fn a_hostile_workspace_gets_at_nothing_and_ends() {
     for (number, target, expected) in
         [(3, target.replace("\"image\",", "\"all\","), all), (4, format!("{target}{each}\n"), many)]
     {
-        shop.work.write("web/BUILD", &format!("{load}{target}"));
+        shop.work.write("web/BUILD", &target);
         shop.push().await;
         let log = failed(&shop, number).await;
         assert!(log.starts_with("the query of Bazel returned "), "{expected}: {log}");
         assert!(log.contains(expected), "{expected}: {log}");
     }
-    // A query that hangs ends with its time, and with all that it has started.
-    shop.work.write("web/BUILD", &format!("{load}{target}"));
+    assert!(shop.releases("web").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_query_that_hangs_ends_with_all_that_it_has_started() {
+    let bazel = Bazel::install();
+    let shop = bazel.shop(&json!({ "maxTime": "25s", "maxMemory": 2048 })).await;
+    write_target(&shop, "web");
+    load_hostile(&shop);
     let script = "for it in $(seq 100); do setsid sleep 34567 & done; exec sleep 34567\n";
     shop.work.write("hostile.sh", script);
     shop.push().await;
-    let log = failed(&shop, 5).await;
-    assert!(log.starts_with("the build took longer than 90 s, and was stopped"), "{log}");
+    let log = failed(&shop, 2).await;
+    assert!(log.starts_with("the build took longer than 25 s, and was stopped"), "{log}");
     assert_eq!(processes_with("34567"), 0);
-    assert!(shop.releases("web").await.is_empty());
 }
 
 #[tokio::test]
