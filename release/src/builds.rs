@@ -10,6 +10,7 @@
 //! | [`survey`] | everything that a commit would build, and every problem |
 //! | [`mirror`] | a branch, fetched over HTTPS or SSH |
 //! | [`sandbox`] | a build as a process in namespaces of its own |
+//! | `proxy` | how a build reaches mirrors of packages, and nothing else |
 //! | [`jobs`] | a build as a Job of a cluster |
 //! | `base` | the images that builds start from |
 //! | [`oci`] | the image that a build leaves |
@@ -37,6 +38,7 @@ pub mod mirror;
 pub mod oci;
 pub mod path;
 mod process;
+mod proxy;
 pub mod queue;
 pub mod sandbox;
 pub mod schedule;

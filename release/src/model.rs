@@ -3,6 +3,7 @@
 
 mod commit;
 mod git_url;
+mod mirror_host;
 
 use std::fmt;
 use std::str::FromStr;
@@ -16,6 +17,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 pub use self::commit::{Branch, CommitId, InvalidName};
 pub use self::git_url::{GitUrl, InvalidGitUrl, Transport};
+pub use self::mirror_host::{Host, InvalidMirrorHost, MirrorHost};
 
 /// A type for names that are one DNS label.
 macro_rules! label {

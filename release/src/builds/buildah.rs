@@ -1,7 +1,7 @@
 //! Images, by buildah, by a command or by Bazel in a sandbox: see [`super::sandbox`].
 //!
-//! A sandbox has no network, so that the images that a Dockerfile starts from are those of a layout
-//! that the operator provides. It is on this machine, or in the pod of a [Job](super::jobs).
+//! The images that a Dockerfile starts from are those of a layout that the operator provides, or of
+//! registries that are among the mirrors; a sandbox has no other network. It is on this machine, or in the pod of a [Job](super::jobs).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,7 +24,7 @@ use super::path::RepositoryPath;
 use super::process::Group;
 use super::sandbox::{self, Job, Limits, SandboxError};
 use super::targets::{Label, Recipe, Target};
-use crate::model::CommitId;
+use crate::model::{CommitId, MirrorHost};
 use crate::registry::Upload;
 
 /// Makes the images of targets.
@@ -60,6 +60,8 @@ pub trait Images: Send + Sync {
 pub struct Buildah {
     /// What a build may use.
     pub limits: Limits,
+    /// What a build may reach.
+    pub mirrors: Vec<MirrorHost>,
     /// The layout of base images.
     pub base: Option<PathBuf>,
     /// The program of Bazel.
@@ -249,13 +251,15 @@ impl Buildah {
         let Task { annotations, layout, arguments, .. } = task;
         let Some(jobs) = &self.jobs else {
             let base = self.base.clone().filter(|_| layout.is_some());
-            let job = Job { base, arguments, limits: self.limits.clone() };
+            let (limits, mirrors) = (self.limits.clone(), self.mirrors.clone());
+            let job = Job { base, arguments, limits, mirrors };
             let receive = async move |output| receive(Output::Process(output)).await;
             return sandbox::run(&job, files, log, receive).await;
         };
         let base = layout.map(|layout| layout.archive(self.limits.disk)).transpose();
         let base = base.map_err(SandboxError::Setup)?.flatten();
-        let work = Work { annotations, arguments: &arguments, limits: &self.limits, base, files };
+        let (limits, mirrors) = (&self.limits, self.mirrors.as_slice());
+        let work = Work { annotations, arguments: &arguments, limits, mirrors, base, files };
         jobs.run(work, log, async move |output| receive(Output::Pod(output)).await).await
     }
 }

@@ -1,6 +1,6 @@
 //! A build as a Job of a cluster.
 //!
-//! The pod of the Job has no credentials and no network: the builder reaches a process in it by the
+//! The pod of the Job has no credentials, and no network but to mirrors: the builder reaches a process in it by the
 //! API server (`exec`), sends what is built, and reads the log and the image, as [`frames`]. In the
 //! pod the build is in the same [sandbox](super::sandbox) as elsewhere.
 //!
@@ -37,6 +37,7 @@ use super::log::{Log, as_reason};
 use super::sandbox::{Limits, SandboxError};
 use crate::causes::causes;
 use crate::cluster::{Program, why_not_ready};
+use crate::model::MirrorHost;
 use crate::settings::JobSettings;
 
 /// How often it is looked whether a pod runs.
@@ -66,6 +67,8 @@ pub(super) struct Work<'w, I> {
     pub(super) arguments: &'w [String],
     /// What it may use.
     pub(super) limits: &'w Limits,
+    /// What it may reach.
+    pub(super) mirrors: &'w [MirrorHost],
     /// Its base images.
     pub(super) base: Option<base::Archive>,
     /// The archive of its files.
@@ -118,7 +121,7 @@ impl Jobs {
         log: &mut Log,
         receive: impl AsyncFnOnce(DuplexStream) -> T,
     ) -> Result<(T, bool), SandboxError> {
-        let Work { annotations, arguments, limits, base, files } = work;
+        let Work { annotations, arguments, limits, mirrors, base, files } = work;
         self.remove_left_over().await?;
         let running = self.create(&annotations, limits).await?;
         log.note(&format!("it is the Job {}", running.name)).await;
@@ -132,7 +135,7 @@ impl Jobs {
         })?;
         let (to_pod, input) = tokio::io::duplex(BUFFER);
         let (output, from_pod) = tokio::io::duplex(BUFFER);
-        let sent = Sent { arguments, limits, base, files };
+        let sent = Sent { arguments, limits, mirrors, base, files };
         // Boxed: both are large.
         let mut conversation = Box::pin(converse(from_pod, to_pod, sent, log, receive));
         let mut relay = Box::pin(program.relay(input, output));

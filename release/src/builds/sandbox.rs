@@ -2,7 +2,7 @@
 //!
 //! What is built is hostile. It gets the files of its commit on its input and leaves an image on its
 //! output; it shares no folder, no user, no network, no process and no key with the builder or with
-//! another build. [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process, and
+//! another build. If the operator lists mirrors, a [proxy](super::proxy) is in its network. [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process, and
 //! [`builders.sh`](../../../../release/src/builds/builders.sh) is what that does.
 //!
 //! | limit | enforced by |
@@ -26,11 +26,14 @@ use aws_lc_rs::rand;
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use super::log::Log;
 use super::process::{self, Bounds, Group};
+use super::proxy::{self, Proxy};
+use crate::model::MirrorHost;
 
 /// The first process: it sets up the sandbox, then builds.
 const SCRIPT: &str = concat!(include_str!("sandbox.sh"), include_str!("builders.sh"));
@@ -49,6 +52,10 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const MAPPING: Bounds = Bounds { time: Duration::from_secs(10), output: 1024 };
 /// Programs are looked for there alone.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Why a builder reaches no mirrors: it cannot enter the networks of its sandboxes.
+pub(super) const NEEDS_ROOT: &str =
+    "`builds.mirrors` needs a builder that is root, or `builds.jobs`";
 
 /// What a build may use.
 #[derive(Debug, Clone)]
@@ -84,6 +91,8 @@ pub struct Job {
     pub arguments: Vec<String>,
     /// What it may use.
     pub limits: Limits,
+    /// What it may reach.
+    pub mirrors: Vec<MirrorHost>,
 }
 
 /// Why a build left no image.
@@ -122,24 +131,48 @@ pub async fn run<T>(
     };
     let stdout = BufReader::new(stdout);
     let limits = &job.limits;
+    let (notes, mut noted) = mpsc::channel(proxy::MAX_NOTES);
     let started = async {
-        let started = timeout(SETUP, start(&users, id, stdin, stdout)).await;
+        let started = timeout(SETUP, start(job, &users, id, stdin, stdout, notes)).await;
         started.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     };
     let work = async {
-        let (mut stdin, stdout) = started.await?;
+        let (mut stdin, stdout, proxy) = started.await?;
+        let serve = async {
+            match proxy {
+                Some(proxy) => proxy.serve().await,
+                None => std::future::pending().await,
+            }
+        };
         // A build that needs no more input closes it.
         let feed = async move {
             let _ = tokio::io::copy(&mut input, &mut stdin).await;
         };
-        let ((), received) = tokio::join!(feed, receive(stdout));
-        let status = child.wait().await?;
-        Ok((received, status.success()))
+        let build = async {
+            let ((), received) = tokio::join!(feed, receive(stdout));
+            let status = child.wait().await?;
+            Ok((received, status.success()))
+        };
+        tokio::select! {
+            built = build => built,
+            never = serve => match never {},
+        }
     };
     let write = async {
-        let mut buffer = vec![0; 8192];
-        while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-            log.write(buffer.get(..count).unwrap_or_default()).await;
+        let (mut buffer, mut is_in_line) = (vec![0; 8192], false);
+        loop {
+            tokio::select! {
+                read = stderr.read(&mut buffer) => {
+                    let Ok(count @ 1..) = read else { return };
+                    let part = buffer.get(..count).unwrap_or_default();
+                    is_in_line = !part.ends_with(b"\n");
+                    log.write(part).await;
+                }
+                Some(note) = noted.recv() => {
+                    let start = if std::mem::take(&mut is_in_line) { "\n" } else { "" };
+                    log.write(format!("{start}--- {note}\n").as_bytes()).await;
+                }
+            }
         }
     };
     let bounded = async {
@@ -178,19 +211,31 @@ impl From<io::Error> for SandboxError {
     }
 }
 
-/// Maps the users of the sandbox once its first process asks for it, and waits until the build
-/// starts. Returns the input and the output of the build.
+/// Maps the users of the sandbox once its first process asks for it, opens the proxy if it has one, and
+/// waits until the build starts. Returns the input and the output of the build, and the proxy.
 async fn start(
+    job: &Job,
     users: &Users,
     id: u32,
     mut stdin: ChildStdin,
     mut stdout: BufReader<ChildStdout>,
-) -> Result<(ChildStdin, BufReader<ChildStdout>), SandboxError> {
+    notes: mpsc::Sender<String>,
+) -> Result<(ChildStdin, BufReader<ChildStdout>, Option<Proxy>), SandboxError> {
     expect(&mut stdout, "ready\n").await?;
     users.map(id).await?;
+    let proxy = match (job.mirrors.as_slice(), users) {
+        ([], _) => None,
+        (_, Users::Subordinate(..)) => return Err(SandboxError::Setup(NEEDS_ROOT.to_owned())),
+        (mirrors, Users::Range(first)) => {
+            let bounds = proxy::Bounds::of_disk(job.limits.disk);
+            let proxy = Proxy::open(id, *first, mirrors, bounds, notes).await;
+            let failed = |error| SandboxError::Setup(format!("the proxy to mirrors: {error}"));
+            Some(proxy.map_err(failed)?)
+        }
+    };
     stdin.write_all(b"go\n").await?;
     expect(&mut stdout, "started\n").await?;
-    Ok((stdin, stdout))
+    Ok((stdin, stdout, proxy))
 }
 
 async fn expect(stdout: &mut BufReader<ChildStdout>, expected: &str) -> Result<(), SandboxError> {
@@ -244,8 +289,8 @@ impl Users {
             echo 1000 > /proc/self/oom_score_adj; \
             script=$1; shift; \
             exec setpriv --reuid 0 --regid 0 --clear-groups --pdeathsig KILL keyctl session build \
-            unshare --mount --propagation private --pid --fork --kill-child --ipc --uts --net \
-            --cgroup nice -n 10 sh -c \"$script\" sandbox \"$@\"";
+            unshare --mount --propagation private --pid --fork --kill-child --ipc --uts --cgroup \
+            nice -n 10 sh -c \"$script\" sandbox \"$@\"";
         let mut command = Command::new("setpriv");
         if let Self::Range(first) = self {
             let first = first.to_string();
@@ -257,13 +302,16 @@ impl Users {
         command.args([format!("--data={memory}"), format!("--fsize={disk}")]);
         command.args(["--nofile=1024", "--core=0", "--"]);
         // bash, since dash closes no descriptor above 9.
-        command.args(["unshare", "--user", "--keep-caps", "bash", "-c", ENTER, "sandbox", SCRIPT]);
+        // The network belongs to the process that is known here: a proxy may be put into it.
+        command.args(["unshare", "--user", "--net", "--keep-caps"]);
+        command.args(["bash", "-c", ENTER, "sandbox", SCRIPT]);
         command.arg(disk.to_string());
         command.arg(job.base.as_deref().unwrap_or(Path::new("")));
         command.args(&job.arguments);
         command
             .env_clear()
             .envs([("PATH", PATH), ("HOME", "/home"), ("LC_ALL", "C.UTF-8"), ("TMPDIR", "/tmp")])
+            .envs(proxy::ENVIRONMENT.into_iter().filter(|_| !job.mirrors.is_empty()))
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

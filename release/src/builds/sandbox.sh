@@ -1,5 +1,5 @@
 # The first process of a build. It has namespaces of its own: for users, mounts, processes, IPC, the
-# host name, cgroups and the network, which has no way out. It gets the files of the commit as an
+# host name, cgroups and the network, which has no way out but the proxy of http_proxy, if there is one. It gets the files of the commit as an
 # archive on its input, and leaves what is asked for on its output; everything that it prints besides
 # goes to the log.
 #
@@ -62,6 +62,12 @@ printf '127.0.0.1 localhost build\n::1 localhost\n' > etc/hosts
 printf '{"default":[{"type":"insecureAcceptAnything"}]}\n' > etc/containers/policy.json
 printf 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n' > etc/containers/registries.conf
 printf '[storage]\ndriver = "vfs"\ngraphroot = "/home/storage"\nrunroot = "/run/storage"\n' > etc/containers/storage.conf
+if [ -n "${http_proxy:-}" ] && [ -d /etc/ssl/certs ]; then
+    # The authorities of mirrors; its links are to /usr.
+    mkdir -p etc/ssl/certs
+    mount --bind /etc/ssl/certs etc/ssl/certs
+    mount -o remount,bind,ro,nosuid,nodev,noexec etc/ssl/certs
+fi
 hostname build
 
 pivot_root . old

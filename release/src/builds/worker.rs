@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustix::process::geteuid;
 use tokio::time::timeout;
 
 use super::bazel::QUERY;
@@ -19,7 +20,7 @@ use super::jobs::{self, Jobs};
 use super::log::{Log, Mask};
 use super::mirror;
 use super::queue::ACTOR;
-use super::sandbox::Limits;
+use super::sandbox::{Limits, NEEDS_ROOT};
 use super::survey::{Survey, Surveyed};
 use crate::model::{BuildId, EnvironmentName, ReleaseId, Time};
 use crate::registry::{ImageError, Registries};
@@ -94,8 +95,13 @@ impl Worker {
             disk: settings.max_disk.saturating_mul(MEBIBYTE),
             processes: settings.max_processes,
         };
+        let mirrors = settings.mirrors.clone();
+        if !mirrors.is_empty() && jobs.is_none() && !geteuid().is_root() {
+            return Err(io::Error::other(NEEDS_ROOT));
+        }
         let (base, bazel) = (settings.base_images.clone(), settings.bazel.clone());
-        Self::with(store, registries, settings, Box::new(Buildah { limits, base, bazel, jobs }))
+        let images = Buildah { limits, mirrors, base, bazel, jobs };
+        Self::with(store, registries, settings, Box::new(images))
     }
 
     /// The same, with images that are made in another way.

@@ -1,5 +1,7 @@
 //! Registries that misbehave, over TLS.
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -45,20 +47,30 @@ impl Server {
 
     /// Starts one that answers by these routes; what it hears is not recorded.
     pub(crate) async fn serve(router: Router) -> Self {
+        Self::serve_at([127, 0, 0, 1].into(), router).await
+    }
+
+    /// The same, at an address of this machine.
+    pub(crate) async fn serve_at(address: IpAddr, router: Router) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned()];
+        let names = vec![address.to_string()];
         let certificate = CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
         let path = |name: &str| folder.path().join(name);
         std::fs::write(path("tls.crt"), certificate.pem()).unwrap();
         std::fs::write(path("tls.key"), key.serialize_pem()).unwrap();
         let auths = r#"{"auths":{"HOST":{"username":"ci","password":"secret"}}}"#;
         let tls = TlsSettings { certificate: path("tls.crt"), key: path("tls.key") };
-        let listener = Listener::bind(([127, 0, 0, 1], 0).into(), Some(&tls)).await.unwrap();
+        let listener = Listener::bind((address, 0).into(), Some(&tls)).await.unwrap();
         let host = listener.address().unwrap().to_string();
         std::fs::write(path("auths.json"), auths.replace("HOST", &host)).unwrap();
         tokio::spawn(listener.serve(router));
         Self { folder, host, heard: Arc::default() }
+    }
+
+    /// The PEM file of its certificate.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder.path().join("tls.crt")
     }
 
     pub(crate) fn registries(&self) -> Registries {

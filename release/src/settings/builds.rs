@@ -9,12 +9,14 @@ use portcullis_config::model::{check_label, duration};
 use serde::{Deserialize, Deserializer, de};
 
 use super::{RegistrySettings, SERVICE, repeated};
-use crate::model::{Branch, EnvironmentName, GitUrl, RepositoryName, Transport};
+use crate::model::{Branch, EnvironmentName, GitUrl, MirrorHost, RepositoryName, Transport};
 
 /// The most repositories.
 const MAX_REPOSITORIES: usize = 200;
 /// The longest query of Bazel, in bytes.
 const MAX_QUERY: usize = 4096;
+/// The most mirrors.
+const MAX_MIRRORS: usize = 100;
 
 /// Repositories that are followed. `docs/builds.md` describes them.
 #[derive(Debug, Clone, Deserialize)]
@@ -32,6 +34,9 @@ pub struct BuildSettings {
     /// A folder with an OCI layout of the images that builds may start from.
     #[serde(default)]
     pub base_images: Option<PathBuf>,
+    /// The mirrors and registries that builds may reach.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorHost>,
     /// The program of Bazel, for repositories that are workspaces of it.
     #[serde(default)]
     pub bazel: Option<PathBuf>,
@@ -190,6 +195,12 @@ impl BuildSettings {
         self.check_sandbox_files(report);
         self.check_limits(report);
         self.check_jobs(report);
+        if self.mirrors.len() > MAX_MIRRORS {
+            report(
+                format!("`builds.mirrors`: there are more than {MAX_MIRRORS}"),
+                "list mirrors of packages alone",
+            );
+        }
         if self.repositories.len() > MAX_REPOSITORIES {
             report(
                 format!("`builds`: there are more than {MAX_REPOSITORIES} repositories"),
@@ -379,6 +390,7 @@ impl RepositorySettings {
 
 #[cfg(test)]
 mod tests {
+    use super::MAX_MIRRORS;
     use crate::settings::Settings;
 
     /// The problems of a configuration with these repositories.
@@ -422,6 +434,9 @@ mod tests {
             "jobs: {namespace: builds, image: ''}",
             "jobs: {namespace: builds}",
             "bazel: m/bazel",
+            "mirrors: ['https://mirror.test']",
+            "mirrors: ['*.mirror.test']",
+            &format!("mirrors: [{}]", "mirror.test,".repeat(MAX_MIRRORS + 1)),
             "bazel: /tmp/bazel",
             "baseImages: /tmp/base",
         ] {
@@ -430,6 +445,9 @@ mod tests {
                 if bad.starts_with('b') { format!("{images}, {bad}") } else { bad.to_owned() };
             assert_eq!(problems(&bad), 1, "{bad}");
         }
+        let mirrors =
+            "images: 'r.test:5000/{service}', mirrors: [registry.npmjs.org, 'deb.test:80']";
+        assert_eq!(problems(mirrors), 0);
         // The builder itself reads them for Jobs.
         let jobs = "images: 'r.test:5000/{service}', baseImages: /tmp/base, \
                     jobs: {namespace: builds, image: x}";

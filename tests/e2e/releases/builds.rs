@@ -3,6 +3,7 @@
 mod builders;
 mod jobs;
 mod killed;
+mod mirrors;
 mod pushes;
 mod walk;
 

@@ -1,8 +1,12 @@
 //! Commands in real sandboxes, with what a repository could try.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::*;
 use crate::builds::git::tests::WorkTree;
@@ -25,6 +29,11 @@ struct Built {
 impl Built {
     /// Runs a command in the folder `web` of a repository, of which `web/out` is read.
     async fn command(command: &[&str], limits: Limits) -> Self {
+        Self::with_mirrors(&[], command, limits).await
+    }
+
+    /// The same, with mirrors.
+    async fn with_mirrors(mirrors: &[&str], command: &[&str], limits: Limits) -> Self {
         let (work, folder) = (WorkTree::new(), tempfile::tempdir().unwrap());
         work.write("web/layout.sh", LAYOUT);
         work.write("web/file", "content\n");
@@ -48,7 +57,8 @@ impl Built {
             commit: &commit,
             target: &target,
         };
-        let builders = Buildah { limits, base: None, bazel: None, jobs: None };
+        let mirrors = mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect();
+        let builders = Buildah { limits, mirrors, base: None, bazel: None, jobs: None };
         let outcome = builders.build(&source, folder.path(), &mut log).await;
         log.close().await;
         let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
@@ -168,6 +178,9 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
         cat /etc/shadow /root/.ssh/* /proc/1/root/etc/shadow
         (echo > /usr/bin/x) && echo wrote
         (exec 3<> /dev/tcp/169.254.169.254/80) && echo reached
+        (exec 3<> /dev/tcp/127.0.0.1/3128) && echo proxied
+        env | grep -i proxy && echo proxied
+        ls /etc/ssl && echo trusted
         ls /sys/class/net
         mount -t tmpfs tmpfs /mnt && echo mounted
         unshare -r true && echo unshared
@@ -177,7 +190,7 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
     let built = Built::command(&["bash", "-c", script], LIMITS).await;
     let log = built.error();
     assert!(!log.contains("CARGO_") && !log.contains("root:$") && !log.contains("root:*"), "{log}");
-    for word in ["wrote", "reached", "unshared", "inserted"] {
+    for word in ["wrote", "reached", "proxied", "trusted", "unshared", "inserted"] {
         assert!(!log.lines().any(|line| line == word), "{word}: {log}");
     }
     let limits = || Limits { time: Duration::from_secs(5), ..LIMITS };
@@ -192,4 +205,118 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
         command.starts_with(b"sleep\x0065432")
     });
     assert!(left.next().is_none(), "its processes end");
+}
+
+/// A host of this machine that answers every request with its path, and counts the connections that
+/// are open.
+async fn mirror() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let open = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&open);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let open = Arc::clone(&counted);
+            tokio::spawn(async move {
+                open.fetch_add(1, Ordering::SeqCst);
+                let mut part = vec![0; 4096];
+                while let Ok(count @ 1..) = stream.read(&mut part).await {
+                    let head = String::from_utf8_lossy(&part[..count]);
+                    let path = head.split(' ').nth(1).unwrap_or_default();
+                    let body = format!("mirrored {path}\n");
+                    let length = body.len();
+                    let answer =
+                        format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}");
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    (host, open)
+}
+
+#[tokio::test]
+async fn a_build_reaches_the_mirrors_and_nothing_else() {
+    let ((host, _), (other, _)) = (mirror().await, mirror().await);
+    let script = r#"
+        through() { # TARGET [HOST]
+            exec 3<> /dev/tcp/127.0.0.1/3128
+            printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" "${2:-x}" >&3
+            echo "$1: $(cat <&3 | tr -d '\r' | tr '\n' ' ')"
+        }
+        tunnel() {
+            exec 3<> /dev/tcp/127.0.0.1/3128
+            printf 'CONNECT %s HTTP/1.1\r\n\r\n' "$1" >&3
+            read -r line <&3
+            echo "tunnel $1: $line"
+        }
+        env | grep -i proxy | sort
+        through "http://$HOST/file"
+        through "http://$OTHER/" "$HOST"
+        tunnel "$HOST"; tunnel "$OTHER"; tunnel 169.254.169.254:80; tunnel 127.0.0.1:3128
+        tunnel "localhost:${HOST#*:}"; tunnel "[::1]:${HOST#*:}"
+        for direct in "${HOST%:*}/${HOST#*:}" 169.254.169.254/80 192.0.2.1/80; do
+            (exec 3<> "/dev/tcp/$direct") && echo reached
+        done
+        echo "interfaces: $(ls /sys/class/net)"
+        echo routes: $(tail -n +2 /proc/net/route)
+        cat /etc/ssl/certs/ca-certificates.crt | grep -c BEGIN | sed 's/^/authorities: /'
+        (echo > /etc/ssl/certs/x) && echo wrote
+        sh layout.sh out file"#;
+    let script = format!("HOST={host} OTHER={other}\n{script}");
+    let built = Built::with_mirrors(&[&host], &["bash", "-c", &script], LIMITS).await;
+    built.is_built();
+    let log = &built.log;
+    let proxy = "http://127.0.0.1:3128";
+    for line in [
+        &format!("http_proxy={proxy}"),
+        &format!("HTTPS_PROXY={proxy}"),
+        "no_proxy=localhost,127.0.0.1,::1",
+        &format!("tunnel {host}: HTTP/1.1 200 OK\r"),
+        &format!("tunnel {other}: HTTP/1.1 403 Forbidden\r"),
+        "tunnel 169.254.169.254:80: HTTP/1.1 403 Forbidden\r",
+        "tunnel 127.0.0.1:3128: HTTP/1.1 403 Forbidden\r",
+        "interfaces: lo",
+        "routes:",
+    ] {
+        assert!(log.lines().chain(log.split('\n')).any(|it| it == line), "{line}: {log}");
+    }
+    assert!(log.contains(&format!("http://{host}/file: HTTP/1.1 200 OK")), "{log}");
+    assert!(log.contains("mirrored /file"), "{log}");
+    assert!(log.contains(&format!("http://{other}/: HTTP/1.1 403")), "{log}");
+    assert_eq!(log.matches("HTTP/1.1 403").count(), 6, "{log}");
+    assert!(!log.contains("reached") && !log.contains("wrote"), "{log}");
+    let note = format!("--- mirrors: {other} is not one of `builds.mirrors`");
+    assert_eq!(log.matches(&note).count(), 1, "{log}");
+    if Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
+        assert!(log.contains("authorities: ") && !log.contains("authorities: 0"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_build_leaves_open_to_a_mirror_ends_with_it() {
+    let (host, open) = mirror().await;
+    // Thirty processes of their own, each with a tunnel, of which nothing is read.
+    let script = format!(
+        "for it in $(seq 30); do setsid bash -c 'exec 3<> /dev/tcp/127.0.0.1/3128; \
+         printf \"CONNECT {host} HTTP/1.1\\r\\n\\r\\n\" >&3; read -r line <&3; sleep 65433' & done; \
+         sleep 2; exit 1"
+    );
+    let (mirrors, command) = ([host.as_str()], ["bash", "-c", script.as_str()]);
+    let building = Built::with_mirrors(&mirrors, &command, LIMITS);
+    let counted = async {
+        while open.load(Ordering::SeqCst) < 30 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let (built, ()) = tokio::join!(building, counted);
+    assert!(matches!(built.outcome, Err(BuildError::Failed(_))), "{}", built.log);
+    let closed = async {
+        while open.load(Ordering::SeqCst) > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), closed).await.expect("its tunnels end");
 }

@@ -12,6 +12,7 @@ use crate::builds::base::NAME;
 use crate::builds::git::tests::WorkTree;
 use crate::builds::log::Mask;
 use crate::builds::path::RepositoryPath;
+use crate::registry::tests::Server;
 
 const LIMITS: Limits =
     Limits { time: Duration::from_secs(60), memory: 1 << 30, disk: 256 << 20, processes: 100 };
@@ -39,6 +40,15 @@ impl Built {
     }
 
     async fn new(work: WorkTree, limits: Limits, base: Option<PathBuf>) -> Self {
+        Self::with_mirrors(&[], work, limits, base).await
+    }
+
+    async fn with_mirrors(
+        mirrors: &[&str],
+        work: WorkTree,
+        limits: Limits,
+        base: Option<PathBuf>,
+    ) -> Self {
         for path in ["/usr/bin/busybox", "/bin/busybox"] {
             if Path::new(path).exists() {
                 std::fs::copy(path, work.path().join("busybox")).unwrap();
@@ -62,7 +72,8 @@ impl Built {
             commit: &commit,
             target: &target,
         };
-        let outcome = Buildah { limits, base, bazel: None, jobs: None }
+        let mirrors = mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect();
+        let outcome = Buildah { limits, mirrors, base, bazel: None, jobs: None }
             .build(&source, folder.path(), &mut log)
             .await;
         log.close().await;
@@ -111,6 +122,111 @@ async fn an_image_is_built_of_the_files_of_the_commit() {
     assert!(image.blobs.iter().all(|blob| blob.path.starts_with(built.folder.path())));
     let manifest = String::from_utf8_lossy(&image.manifest);
     assert!(manifest.contains(&built.work.git(&["rev-parse", "HEAD"])), "{manifest}");
+}
+
+#[tokio::test]
+async fn a_dockerfile_fetches_from_a_mirror_and_its_image_has_no_trace_of_the_proxy() {
+    let mirror = TcpListener::bind("127.0.0.1:0").unwrap();
+    mirror.set_nonblocking(true).unwrap();
+    let host = mirror.local_addr().unwrap().to_string();
+    let router = axum::Router::new().fallback(async || "mirrored");
+    let mirror = tokio::net::TcpListener::from_std(mirror).unwrap();
+    tokio::spawn(async move { axum::serve(mirror, router).await });
+    let work = WorkTree::new();
+    work.write("Dockerfile", DOCKERFILE);
+    let script = format!(
+        "/bin/busybox wget -O /package http://{host}/package && /bin/busybox cat /package; \
+         /bin/busybox wget -O - http://evil.test/ || /bin/busybox echo refused"
+    );
+    work.write("script", &script);
+    let built = Built::with_mirrors(&[&host], work, LIMITS, None).await;
+    built.is_built();
+    assert!(built.log.contains("mirrored") && built.log.contains("refused"), "{}", built.log);
+    assert!(built.log.contains("--- mirrors: evil.test:80 is not one of"), "{}", built.log);
+    let image = built.outcome.as_ref().unwrap();
+    for blob in &image.blobs {
+        let content = std::fs::read(&blob.path).unwrap();
+        let text = String::from_utf8_lossy(&content).to_lowercase();
+        // The configuration; the others are compressed.
+        assert!(!text.starts_with('{') || !text.contains("proxy"), "{text}");
+    }
+    let is_configuration =
+        |blob: &crate::registry::Blob| std::fs::read(&blob.path).unwrap().starts_with(b"{");
+    assert_eq!(image.blobs.iter().filter(|blob| is_configuration(blob)).count(), 1);
+}
+
+/// Names the folder of authorities to the test that runs again, where the machine has an address that
+/// is no loopback address, and no other network.
+const AGAIN: &str = "PORTCULLIS_TEST_AUTHORITIES";
+/// Starts it.
+const IN_NAMESPACES: &str = "ip link set lo up && ip address add 192.0.2.10/32 dev lo && \
+    mount --bind \"$0\" /etc/ssl/certs && mount --bind \"$0/hosts\" /etc/hosts && exec \"$@\"";
+/// What its resolver knows.
+const HOSTS: &str = "192.0.2.10 itself.test\n169.254.169.254 metadata.test\n";
+
+#[tokio::test]
+async fn an_image_starts_from_a_base_image_of_a_registry_that_is_a_mirror() {
+    let Some(authorities) = std::env::var_os(AGAIN).map(PathBuf::from) else {
+        let folder = tempfile::tempdir_in("/var/tmp").unwrap();
+        use std::os::unix::fs::PermissionsExt as _;
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::write(folder.path().join("hosts"), HOSTS).unwrap();
+        let again = Command::new("unshare")
+            .args(["--net", "--mount", "sh", "-c", IN_NAMESPACES])
+            .args([folder.path(), &std::env::current_exe().unwrap()])
+            .arg("an_image_starts_from_a_base_image_of_a_registry_that_is_a_mirror")
+            .env(AGAIN, folder.path())
+            .output()
+            .await
+            .unwrap();
+        let output = String::from_utf8_lossy(&again.stdout).into_owned();
+        assert!(again.status.success() && output.contains("1 passed"), "{again:?}");
+        return;
+    };
+    let base = Built::script("echo of the base > /x", LIMITS).await;
+    base.is_built();
+    let image = base.outcome.as_ref().unwrap();
+    let mut objects: BTreeMap<String, Vec<u8>> = image
+        .blobs
+        .iter()
+        .map(|blob| (format!("blobs/{}", blob.digest), std::fs::read(&blob.path).unwrap()))
+        .collect();
+    for reference in ["1", &image.digest] {
+        objects.insert(format!("manifests/{reference}"), image.manifest.to_vec());
+    }
+    let router = axum::Router::new().fallback(async move |uri: http::Uri| {
+        let found = uri.path().strip_prefix("/v2/base/").and_then(|path| objects.get(path));
+        let kind = [(http::header::CONTENT_TYPE, crate::registry::OCI_IMAGE)];
+        (kind, found.cloned().unwrap_or_else(|| b"{}".to_vec()))
+    });
+    let registry = Server::serve_at([192, 0, 2, 10].into(), router).await;
+    let host = &registry.host;
+    std::fs::copy(registry.certificate(), authorities.join("ca-certificates.crt")).unwrap();
+    let itself = format!("itself.test:{}", host.split(':').next_back().unwrap());
+    let build = async |mirrors: &[&str]| {
+        let work = WorkTree::new();
+        let dockerfile = format!(
+            "FROM {host}/base:1\nADD https://{host}/v2/ /v2\nRUN cat /x /v2\n\
+             RUN wget http://{itself}/ || wget http://metadata.test/ || echo refused\n"
+        );
+        work.write("Dockerfile", &dockerfile);
+        Built::with_mirrors(mirrors, work, LIMITS, None).await
+    };
+    let built = build(&[host, &itself, "metadata.test:80"]).await;
+    built.is_built();
+    assert!(built.log.contains("of the base\n{}"), "{}", built.log);
+    // Names lead neither to an address of the machine nor to that of metadata.
+    for (name, address) in [(&*itself, "192.0.2.10"), ("metadata.test:80", "169.254.169.254")] {
+        let note =
+            format!("--- mirrors: {name} cannot be reached: its name has the address {address}");
+        assert!(built.log.contains(&note), "{note}: {}", built.log);
+    }
+    assert!(built.log.contains("refused\n"), "{}", built.log);
+    let other = build(&["192.0.2.10"]).await;
+    assert!(other.error().contains("Forbidden"), "{}", other.error());
+    assert!(other.log.contains(&format!("--- mirrors: {host} is not one of")), "{}", other.log);
+    let none = build(&[]).await;
+    assert!(none.error().contains("the build failed"), "{}", none.error());
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use super::frames::{self, ALIVE_EVERY, Kind, Order, Outcome, PART};
 use crate::builds::base;
 use crate::builds::log::Log;
 use crate::builds::sandbox::{Limits, SandboxError};
+use crate::model::MirrorHost;
 
 /// How long a build may take besides its own time: for what is sent before and after.
 const TRANSFER: Duration = Duration::from_secs(10 * 60);
@@ -28,6 +29,7 @@ pub(super) enum Broken {
 pub(super) struct Sent<'s, I> {
     pub(super) arguments: &'s [String],
     pub(super) limits: &'s Limits,
+    pub(super) mirrors: &'s [MirrorHost],
     pub(super) base: Option<base::Archive>,
     pub(super) files: I,
 }
@@ -103,8 +105,8 @@ async fn send(
     sent: Sent<'_, impl AsyncRead + Unpin>,
     max_log: u64,
 ) -> io::Result<Infallible> {
-    let Sent { arguments, limits, base, files } = sent;
-    let order = Order::new(arguments.to_vec(), limits, base.is_some(), max_log);
+    let Sent { arguments, limits, mirrors, base, files } = sent;
+    let order = Order::new(arguments.to_vec(), limits, mirrors.to_vec(), base.is_some(), max_log);
     frames::write_document(&mut to_pod, Kind::Order, &order).await?;
     if let Some(base::Archive(mut tar)) = base {
         if let Some(archive) = tar.stdout.take() {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use crate::builds::log::as_reason;
 use crate::builds::sandbox::{Limits, SandboxError};
+use crate::model::MirrorHost;
 
 /// The largest content of a frame, in bytes. A larger one is not read.
 pub(super) const MAX_FRAME: usize = 256 * 1024;
@@ -22,7 +23,7 @@ pub(super) const ALIVE_EVERY: Duration = Duration::from_secs(10);
 /// How long a side waits for a frame until it takes the other one for lost.
 pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// The version of this protocol. Builder and pod are the same program, of the same version.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// What a frame has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub(super) struct Order {
     pub(super) memory: u64,
     pub(super) disk: u64,
     pub(super) processes: u32,
+    /// What the build may reach, by a proxy in the pod.
+    pub(super) mirrors: Vec<MirrorHost>,
     /// How much of the log is sent, in bytes; of the rest, the end.
     pub(super) log: u64,
 }
@@ -86,10 +89,26 @@ impl Kind {
 // === impl Order ===
 
 impl Order {
-    pub(super) fn new(arguments: Vec<String>, limits: &Limits, has_base: bool, log: u64) -> Self {
+    pub(super) fn new(
+        arguments: Vec<String>,
+        limits: &Limits,
+        mirrors: Vec<MirrorHost>,
+        has_base: bool,
+        log: u64,
+    ) -> Self {
         let Limits { time, memory, disk, processes } = *limits;
         let seconds = time.as_secs();
-        Self { version: VERSION, arguments, has_base, seconds, memory, disk, processes, log }
+        Self {
+            version: VERSION,
+            arguments,
+            has_base,
+            seconds,
+            memory,
+            disk,
+            processes,
+            mirrors,
+            log,
+        }
     }
 
     pub(super) fn limits(&self) -> Limits {

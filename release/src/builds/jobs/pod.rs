@@ -154,6 +154,7 @@ pub(super) async fn serve(
         base: order.has_base.then(|| PathBuf::from(base)),
         limits: order.limits(),
         arguments: order.arguments,
+        mirrors: order.mirrors,
     };
     let outcome = tokio::select! {
         outcome = run(&job, files, order.log, &output) => outcome,

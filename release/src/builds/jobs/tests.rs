@@ -76,7 +76,8 @@ async fn build(
     let (here, there) = tokio::io::duplex(BUFFER);
     let (from_pod, to_pod) = tokio::io::split(here);
     let (input, output) = tokio::io::split(there);
-    let sent = Sent { arguments: &arguments, limits, base, files: archive.as_slice() };
+    let sent =
+        Sent { arguments: &arguments, limits, mirrors: &[], base, files: archive.as_slice() };
     let max = limits.disk;
     let receive = async |image| Files::receive(image, &blobs, max).await;
     let conversation = converse(from_pod, to_pod, sent, &mut log, receive);
@@ -180,7 +181,7 @@ async fn a_pod_whose_builder_is_lost_builds_no_longer() {
         async move { pod::serve(&mut input, output, &base).await }
     });
     let (mut from_pod, mut to_pod) = tokio::io::split(here);
-    let order = frames::Order::new(vec!["/work".to_owned()], &LIMITS, false, 1000);
+    let order = frames::Order::new(vec!["/work".to_owned()], &LIMITS, Vec::new(), false, 1000);
     frames::write_document(&mut to_pod, Kind::Order, &order).await.unwrap();
     // The sandbox waits for the rest of the archive.
     frames::write(&mut to_pod, Kind::Files, &[b'x'; 100]).await.unwrap();
@@ -191,6 +192,46 @@ async fn a_pod_whose_builder_is_lost_builds_no_longer() {
     while let Ok(Some((kind, _))) = frames::read(&mut from_pod).await {
         assert_ne!(kind, Kind::Outcome);
     }
+}
+
+#[tokio::test]
+async fn a_build_in_a_pod_reaches_the_mirrors_of_its_order_by_the_network_of_the_pod() {
+    let mirror = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = mirror.local_addr().unwrap().to_string();
+    let router = Router::new().fallback(async || "mirrored");
+    tokio::spawn(async move { axum::serve(mirror, router).await });
+    let script = format!(
+        "for it in {host} evil.test; do exec 3<> /dev/tcp/127.0.0.1/3128; \
+         printf \"GET http://$it/ HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n\" >&3; cat <&3; echo; done; \
+         printf unfinished; exit 1"
+    );
+    let base = tempfile::tempdir().unwrap();
+    let (here, there) = tokio::io::duplex(BUFFER);
+    let (mut input, output) = tokio::io::split(there);
+    let served = tokio::spawn({
+        let base = base.path().to_owned();
+        async move { pod::serve(&mut input, output, &base).await }
+    });
+    let (mut from_pod, mut to_pod) = tokio::io::split(here);
+    let arguments = ["command", "", "out", "bash", "-c", &script].map(str::to_owned).to_vec();
+    let mirrors = vec![host.parse().unwrap()];
+    let order = frames::Order::new(arguments, &LIMITS, mirrors, false, 100_000);
+    frames::write_document(&mut to_pod, Kind::Order, &order).await.unwrap();
+    let empty = [0; 1024];
+    frames::write(&mut to_pod, Kind::Files, &empty).await.unwrap();
+    frames::write(&mut to_pod, Kind::Files, &[]).await.unwrap();
+    let mut log = Vec::new();
+    loop {
+        match frames::read(&mut from_pod).await.unwrap().unwrap() {
+            (Kind::Log, part) => log.extend_from_slice(&part),
+            (Kind::Outcome, _) => break,
+            _ => {}
+        }
+    }
+    served.await.unwrap().unwrap();
+    let log = String::from_utf8(log).unwrap();
+    assert!(log.contains("mirrored") && log.contains("HTTP/1.1 403"), "{log}");
+    assert!(log.contains("--- mirrors: evil.test:80 is not one of"), "{log}");
 }
 
 #[tokio::test]
@@ -209,6 +250,7 @@ async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
     let order = frames::Order::new(
         ["dockerfile", "--file=/work/Dockerfile", "/work"].map(str::to_owned).to_vec(),
         &LIMITS,
+        Vec::new(),
         false,
         1000,
     );
@@ -240,8 +282,9 @@ async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
 async fn an_order_of_another_version_is_a_failure_to_set_up() {
     let (mut to_pod, mut input) = tokio::io::duplex(BUFFER);
     let mut order =
-        serde_json::to_value(frames::Order::new(Vec::new(), &LIMITS, false, 1000)).unwrap();
-    order["version"] = json!(2);
+        serde_json::to_value(frames::Order::new(Vec::new(), &LIMITS, Vec::new(), false, 1000))
+            .unwrap();
+    order["version"] = json!(frames::VERSION + 1);
     frames::write_document(&mut to_pod, Kind::Order, &order).await.unwrap();
     let mut output = Vec::new();
     pod::serve(&mut input, &mut output, Path::new("/base")).await.unwrap();
@@ -343,7 +386,14 @@ async fn failure(pods: Vec<Value>) -> (String, Arc<Mutex<Vec<String>>>) {
     let path = folder.path().join("log");
     let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
     let annotations = BTreeMap::new();
-    let work = Work { annotations, arguments: &[], limits: &LIMITS, base: None, files: &b""[..] };
+    let work = Work {
+        annotations,
+        arguments: &[],
+        limits: &LIMITS,
+        mirrors: &[],
+        base: None,
+        files: &b""[..],
+    };
     let failed = jobs.run(work, &mut log, async |_| ()).await.unwrap_err();
     (failed.to_string(), deleted)
 }
