@@ -195,6 +195,34 @@ fn builds_as_jobs_are_the_same_and_the_builder_knows_their_namespace() {
 }
 
 #[test]
+fn pods_of_builds_reach_mirrors_and_dns_by_rules_of_the_operator() {
+    let rule = "builder.jobs.mirrors.egress[0]";
+    let rules = [
+        "builder.jobs.enabled=true".to_owned(),
+        format!("{rule}.to[0].ipBlock.cidr=192.0.2.0/24"),
+        format!("{rule}.ports[0].port=443"),
+    ];
+    let values: Vec<&str> = BUILDER.into_iter().chain(rules.iter().map(String::as_str)).collect();
+    let of_chart = builder_alone(&values);
+    let name = r#""NetworkPolicy" "portcullis-builder-jobs""#;
+    // As docs/builds.md has it for the base.
+    let folder = copy_of_deploy();
+    let documentation = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/builds.md");
+    let documentation = fs::read_to_string(documentation).expect("the page");
+    let (_, section) = documentation.split_once("### Mirrors in a cluster").expect("a section");
+    let overlay = section.split("```yaml\n").nth(2).and_then(|rest| rest.split("```").next());
+    let overlay = overlay.expect("an overlay").replace("deploy/kubernetes", "../kubernetes");
+    let path = folder.path().join("deploy/mirrors");
+    fs::create_dir(&path).expect("a folder");
+    fs::write(path.join("kustomization.yaml"), overlay).expect("an overlay");
+    let manifests = kustomize(&path);
+    validate(&manifests);
+    assert_eq!(of_chart[name], objects(&manifests)[name]);
+    assert_eq!(of_chart[name]["spec"]["egress"].as_array().map(Vec::len), Some(2));
+    assert_eq!(of_chart[name]["spec"]["egress"][1]["to"][0]["ipBlock"]["cidr"], "192.0.2.0/24");
+}
+
+#[test]
 fn the_builder_with_a_database_is_the_same_and_has_no_volume_claim() {
     let database = "builder.postgresql.secretName=portcullis-builder-database";
     let of_chart = builder_alone(&[&BUILDER[..], &[database]].concat());
