@@ -1,7 +1,7 @@
 # The first process of a build. It has namespaces of its own: for users, mounts, processes, IPC, the
-# host name, cgroups and the network, which has no way out but the proxy of http_proxy, if there is one. It gets the files of the commit as an
-# archive on its input, and leaves what is asked for on its output; everything that it prints besides
-# goes to the log.
+# host name, cgroups and the network, which has no way out but the proxy of http_proxy, if there is
+# one. It gets the files of the commit as an archive on its input, and leaves what is asked for on its
+# output; everything that it prints besides goes to the log.
 #
 # Arguments: the size of its file system, a folder with a layout of base images or nothing, and a
 # builder of builders.sh with its arguments.
