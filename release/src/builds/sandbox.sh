@@ -40,6 +40,12 @@ if [ -n "$base" ]; then
     mount --bind "$base" base
     mount -o remount,bind,ro,nosuid,nodev,noexec base
 fi
+# Where names in /usr lead to, such as that of awk.
+if [ -d /etc/alternatives ]; then
+    mkdir etc/alternatives
+    mount --bind /etc/alternatives etc/alternatives
+    mount -o remount,bind,ro,nosuid,nodev etc/alternatives
+fi
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
 mkdir dev/pts dev/shm

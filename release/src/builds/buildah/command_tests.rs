@@ -182,15 +182,24 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
         env | grep -i proxy && echo proxied
         ls /etc/ssl && echo trusted
         ls /sys/class/net
-        mount -t tmpfs tmpfs /mnt && echo mounted
+        mount -t tmpfs tmpfs /work && echo mounted
+        mount -o remount,bind,rw /usr && echo mounted
         unshare -r true && echo unshared
+        unshare -U true && echo unshared
+        echo 9 > /proc/sys/user/max_user_namespaces && echo limited
+        readlink /proc/1/fd/* && echo listed
+        grep CapEff /proc/self/status
         echo '{}' > /proc/1/fd/3 && echo inserted
         (setsid sleep 65432 &)
         exit 1"#;
     let built = Built::command(&["bash", "-c", script], LIMITS).await;
     let log = built.error();
     assert!(!log.contains("CARGO_") && !log.contains("root:$") && !log.contains("root:*"), "{log}");
-    for word in ["wrote", "reached", "proxied", "trusted", "unshared", "inserted"] {
+    assert!(log.contains("CapEff:\t00000000000400fb"), "as few as RUN has: {log}");
+    for word in [
+        "wrote", "reached", "proxied", "trusted", "mounted", "unshared", "limited", "listed",
+        "inserted",
+    ] {
         assert!(!log.lines().any(|line| line == word), "{word}: {log}");
     }
     let limits = || Limits { time: Duration::from_secs(5), ..LIMITS };

@@ -34,6 +34,8 @@ ls -d /root /var/lib /tmp/* $BUILDER
 (echo x > /usr/bin/x) && echo "wrote it"
 (exec 3<> /dev/tcp/169.254.169.254/80) && echo "reached it"
 unshare -r true && echo "unshared it"
+mount -t tmpfs tmpfs /work && echo "mounted it"
+echo 9 > /proc/sys/user/max_user_namespaces && echo "limited it"
 echo probed
 "#;
 
@@ -210,7 +212,17 @@ async fn a_hostile_workspace_gets_at_nothing() {
         assert!(!log.contains(word), "{word}: {log}");
     }
     let is_found = |line: &str| {
-        ["wrote it", "reached it", "unshared it", "/root", "/var/lib", &builder].contains(&line)
+        [
+            "wrote it",
+            "reached it",
+            "unshared it",
+            "mounted it",
+            "limited it",
+            "/root",
+            "/var/lib",
+            &builder,
+        ]
+        .contains(&line)
     };
     assert!(!log.lines().any(is_found), "{log}");
 
