@@ -13,10 +13,10 @@ use super::targets::{InvalidLabel, Label, MAX_TARGETS};
 /// The query for a repository without one: what has the tag `portcullis`, and the images of a macro.
 pub const QUERY: &str = concat!(
     r"attr(tags, '[\[ ]portcullis[,\]]', //...)",
-    " + filter('_image_publish$', attr(generator_function, go_http_server, //...))"
+    " + filter('_image_publish$', attr(generator_function, '^go_http_server$', //...))"
 );
 /// The most that a query may return, in bytes.
-const MAX_OUTPUT: u64 = 64 * 1024;
+const MAX_OUTPUT: u64 = 128 * 1024;
 /// The bytes of a MiB.
 const MEBIBYTE: u64 = 1024 * 1024;
 

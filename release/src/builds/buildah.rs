@@ -18,7 +18,7 @@ use super::base::Layout;
 use super::bazel::{self, Bazel, InvalidLabels};
 use super::git::{GitError, Repository};
 use super::jobs::{Jobs, Work};
-use super::log::Log;
+use super::log::{Log, as_reason};
 use super::oci::{Files, InvalidLayout};
 use super::path::RepositoryPath;
 use super::process::Group;
@@ -341,7 +341,8 @@ impl From<InvalidLayout> for BuildError {
     fn from(error: InvalidLayout) -> Self {
         match error {
             InvalidLayout::Store(_) => Self::Interrupted(error.to_string()),
-            error => Self::Failed(error.to_string()),
+            // It quotes what the build left.
+            error => Self::Failed(as_reason(error.to_string().as_bytes())),
         }
     }
 }
@@ -350,7 +351,7 @@ impl From<InvalidLabels> for BuildError {
     fn from(error: InvalidLabels) -> Self {
         match error {
             InvalidLabels::Read(_) => Self::Interrupted(error.to_string()),
-            error => Self::Failed(error.to_string()),
+            error => Self::Failed(as_reason(error.to_string().as_bytes())),
         }
     }
 }

@@ -183,7 +183,12 @@ impl Files {
         if !is_digest {
             return Err(invalid(format!("{digits:?} is not a digest")));
         }
-        let mut file = File::create_new(self.folder.join(digits)).await?;
+        let mut file = match File::create_new(self.folder.join(digits)).await {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(invalid(format!("it has the blob {digits} twice")));
+            }
+            file => file?,
+        };
         let (mut hash, mut left) = (Context::new(&SHA256), size);
         let mut buffer = vec![0; 64 * 1024];
         while left > 0 {

@@ -273,6 +273,7 @@ impl BuildSettings {
     /// The folder of builds is closed to the users of sandboxes, and `/tmp` is behind their own.
     fn check_sandbox_files(&self, report: &mut impl FnMut(String, &str)) {
         for (key, path) in [("baseImages", &self.base_images), ("bazel", &self.bazel)] {
+            let path = path.as_ref().map(|path| path.canonicalize().unwrap_or(path.clone()));
             let is_in = |folder: &Path| path.as_ref().is_some_and(|path| path.starts_with(folder));
             // To a Job the builder itself sends the base images.
             let is_sent = key == "baseImages" && self.jobs.is_some();

@@ -3,6 +3,9 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// The blob `x`.
+const X: &str = "blobs/sha256/2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881";
+
 /// An entry of an archive: its type, its path and its content.
 fn entry(kind: u8, path: &str, content: &[u8]) -> Vec<u8> {
     let mut block = vec![0_u8; BLOCK];
@@ -102,6 +105,7 @@ async fn what_is_not_one_whole_image_is_rejected() {
         (entry(b'0', "/etc/passwd", b"x"), "a layout has no file"),
         (entry(b'0', "./blobs/sha256/../x", b"x"), "is not a digest"),
         (entry(b'0', &format!("./blobs/sha256/{}", "0".repeat(64)), b"x"), "has another digest"),
+        (entry(b'0', X, b"x").repeat(2), "twice"),
         (entry(b'0', "./index.json", b"{}").repeat(2), "it has two indexes"),
         (entry(b'0', "./oci-layout", b"{}"), "it has no index"),
         (entry(b'5', "./", b"").repeat(2000), "it has more than 1000 files"),

@@ -95,6 +95,13 @@ pub fn of_labels(tree: &Tree, labels: &[Label], repository: &str) -> Found {
 
 fn labelled(tree: &Tree, label: &Label, repository: &str) -> Result<Target, Rejected> {
     let package = label.package();
+    if is_ignored(package) {
+        return Err(Rejected {
+            severity: Severity::Warning,
+            message: "it is not built: its folder is one of other people's code".to_owned(),
+            help: "name the target in portcullis.yaml, or move it",
+        });
+    }
     if file_of(tree, package, &PACKAGES).is_none() {
         return Err(Rejected::error(
             format!("{package} has no regular file BUILD.bazel or BUILD"),

@@ -16,6 +16,10 @@ use crate::model::ServiceName;
 /// The most arguments of a command, and the largest of them, in bytes.
 const MAX_ARGUMENTS: usize = 100;
 const MAX_ARGUMENT: usize = 4096;
+/// The most of a command in all, in bytes: it is in one message to the pod of a build.
+const MAX_COMMAND: usize = 32 * 1024;
+/// The most `inputs` of a target: each is compared with each file.
+const MAX_INPUTS: usize = 100;
 
 /// The file.
 #[derive(Debug, Deserialize)]
@@ -122,6 +126,11 @@ impl ServiceEntry {
             }
             _ => {}
         }
+        if self.inputs.len() > MAX_INPUTS {
+            let count = self.inputs.len();
+            report("inputs", format!("it names {count}, and at most {MAX_INPUTS} are allowed"));
+            return None;
+        }
         for input in &self.inputs {
             if tree.get(input).is_none() && !tree.is_folder(input) {
                 report("inputs", absent(tree, input));
@@ -148,13 +157,14 @@ impl ServiceEntry {
         match (&self.dockerfile, &self.command, &self.bazel, &self.output) {
             (None, Some(command), None, Some(output)) => {
                 let is_valid = (1..=MAX_ARGUMENTS).contains(&command.len())
+                    && command.iter().map(String::len).sum::<usize>() <= MAX_COMMAND
                     && command.first().is_some_and(|program| !program.is_empty())
                     // An argument of a process ends at its first NUL.
                     && command.iter().all(|it| it.len() <= MAX_ARGUMENT && !it.contains('\0'));
                 if !is_valid {
                     let message = format!(
                         "it is not a program and its arguments, at most {MAX_ARGUMENTS} of at \
-                         most {MAX_ARGUMENT} bytes, without NUL"
+                         most {MAX_ARGUMENT} bytes, {MAX_COMMAND} together, without NUL"
                     );
                     report("command", message);
                 }

@@ -286,6 +286,25 @@ fn commands_and_targets_of_bazel_are_named_in_the_file() {
 }
 
 #[test]
+fn commands_and_inputs_are_bounded() {
+    let tree = tree(&["web/x", "k8s.yaml"]);
+    for (entry, expected) in [
+        (format!("command: [{}]", "'x', ".repeat(101)), "of at most 4096 bytes"),
+        (format!("command: [{}]", format!("{}, ", "x".repeat(4000)).repeat(9)), "32768 together"),
+        (
+            format!("command: [x], inputs: [{}]", "web, ".repeat(101)),
+            "it names 101, and at most 100",
+        ),
+    ] {
+        let file =
+            format!("services:\n- {{name: web, {entry}, output: out, manifests: [k8s.yaml]}}\n");
+        let problems = find(&tree, Some(file.as_bytes()), "shop").problems;
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].message.contains(expected), "{problems:?}");
+    }
+}
+
+#[test]
 fn a_workspace_of_bazel_without_images_is_queried() {
     for file in ["WORKSPACE", "WORKSPACE.bazel", "MODULE.bazel"] {
         let tree = tree(&[file, "web/BUILD", "web/k8s.yaml", "tools/Dockerfile"]);
@@ -321,6 +340,8 @@ fn labels_are_services_of_their_packages() {
         "twice/BUILD",
         "twice/k8s.yaml",
         "other/k8s.yaml",
+        "vendor/x/BUILD",
+        "vendor/x/k8s.yaml",
     ]);
     let labels = [
         "//:image",
@@ -331,6 +352,7 @@ fn labels_are_services_of_their_packages() {
         "//other:image",
         "//twice:a",
         "//twice:b",
+        "//vendor/x:image",
     ];
     let labels: Vec<Label> = labels.iter().map(|label| label.parse().unwrap()).collect();
     let found = of_labels(&tree, &labels, "shop");
@@ -356,6 +378,7 @@ fn labels_are_services_of_their_packages() {
             "link:1:1: //link:image: link has no regular file BUILD.bazel or BUILD",
             "none:1:1: //none:image: none has no regular file BUILD.bazel or BUILD",
             "other:1:1: //other:image: other has no regular file BUILD.bazel or BUILD",
+            "vendor/x:1:1: //vendor/x:image: it is not built: its folder is one of other people's code",
             "twice:1:1: the service twice has another image, by twice",
             "twice:1:1: the service twice has another image, by twice",
         ]
