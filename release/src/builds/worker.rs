@@ -17,7 +17,7 @@ use super::buildah::{BuildError, Buildah, Images, Query, Source};
 use super::followers::Follower;
 use super::git::GitError;
 use super::jobs::{self, Jobs};
-use super::log::{Log, Mask};
+use super::log::{Log, Mask, as_reason};
 use super::mirror;
 use super::queue::ACTOR;
 use super::sandbox::{Limits, NEEDS_ROOT};
@@ -187,7 +187,8 @@ impl Worker {
         for problem in &survey.problems {
             log.note(&problem.to_string()).await;
             if problem.severity == portcullis_config::problem::Severity::Error {
-                failures.push(problem.message.clone());
+                // It quotes the repository.
+                failures.push(as_reason(problem.message.as_bytes()));
             }
         }
         for surveyed in &survey.targets {
@@ -255,16 +256,21 @@ impl Worker {
             autopush: None,
             autopushed: None,
         };
+        // A query of Bazel may find something else at each attempt.
+        let is_same =
+            |done: &BuildTarget| done.key == target.key && done.manifests == target.manifests;
         match recorded {
-            // By an earlier attempt, since which the commit is the same.
+            // By an earlier attempt: it has its own key.
             Some(done) if matches!(done.state, TargetState::Released | TargetState::Unchanged) => {
                 log.note(&format!("{service}: done by an earlier attempt")).await;
                 return Ok(());
             }
-            Some(failed) if failed.state == TargetState::Failed => {
+            Some(failed) if failed.state == TargetState::Failed && is_same(failed) => {
                 return Err(Stop::Failed(failed.problem.clone().unwrap_or_default()));
             }
-            Some(pushed) if pushed.state == TargetState::Pushed => target = pushed.clone(),
+            Some(pushed) if pushed.state == TargetState::Pushed && is_same(pushed) => {
+                target = pushed.clone();
+            }
             _ => {}
         }
         let repository = &build.id.repository;
@@ -321,7 +327,8 @@ impl Worker {
             (target.image, target.unchanged_since) = (Some(image), since);
             self.record(build, target).await?;
         }
-        let key = format!("build {} {}", build.id, target.service);
+        let BuildTarget { service, key, manifests, .. } = &*target;
+        let key = format!("build {} {service} {key} {manifests}", build.id);
         let request = RequestedRelease {
             service: target.service.clone(),
             commit: Some(build.commit.to_string()),

@@ -181,3 +181,19 @@ async fn a_whole_build_has_a_bound() {
     let expected = "the build took longer than 0 s in all, and was stopped";
     assert!(matches!(&verdict, Verdict::Failed(reason) if reason == expected), "{verdict:?}");
 }
+
+#[tokio::test]
+async fn what_an_earlier_attempt_pushed_counts_only_for_the_same_inputs() {
+    let shop = Shop::new(rejecting).await;
+    let build = shop.begin().await;
+    let pushed = format!("{}/api@sha256:{}", shop.registry.host, "0".repeat(64));
+    shop.record(&build, "api", TargetState::Pushed, &pushed).await;
+    let mut api = shop.store.build_targets(&build.id).await.unwrap().remove(0);
+    api.key = "0".repeat(64);
+    assert!(shop.store.record_target(&build, &api, Time(3)).await.unwrap());
+    let verdict = shop.build(&build).await;
+    assert!(matches!(&verdict, Verdict::Failed(reason) if reason.contains("413")), "{verdict:?}");
+    let log = shop.settings.folder.join(format!("logs/{}.log", build.id));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("api: building"), "{log}");
+}
