@@ -107,14 +107,15 @@ impl BuilderApi {
         path: &str,
         mut done: impl FnMut(T) -> Result<Option<U>, Failure>,
     ) -> Result<U, Failure> {
-        self.block_on(async {
-            loop {
-                if let Some(found) = done(self.exchange(Method::GET, path, Bytes::new()).await?)? {
-                    return Ok(found);
-                }
-                tokio::time::sleep(POLLED_EVERY).await;
+        loop {
+            if let Some(found) = done(self.get(path)?)? {
+                return Ok(found);
             }
-        })
+            self.block_on(async {
+                tokio::time::sleep(POLLED_EVERY).await;
+                Ok(())
+            })?;
+        }
     }
 
     fn block_on<T>(&self, call: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {

@@ -25,6 +25,8 @@ use super::table;
 
 /// The first digits of a commit or a key that are shown to people.
 const SHORT: usize = 12;
+/// How long a fetch is waited for: it may take 10 minutes, after others.
+const FETCHED_WITHIN: Duration = Duration::from_secs(15 * 60);
 /// How long the build of a commit that was fetched is waited for.
 const RECORDED_WITHIN: Duration = Duration::from_secs(30);
 /// How much of a command is shown to people, in characters.
@@ -144,12 +146,24 @@ impl Sync {
     fn run(self) -> Result<(), Failure> {
         let Self { repository, wait, api } = self;
         let path = format!("/api/v1/repositories/{repository}");
-        let fetch: RequestedFetch = api.post(&format!("{path}/fetches"), &json!({}))?;
+        let fetches = format!("{path}/fetches");
+        let fetch: RequestedFetch = api.post(&fetches, &json!({}))?;
         if !wait {
             return output::write(&format!("{repository}: it will be fetched\n"));
         }
-        let fetched = api.poll(&path, |details: RepositoryDetails| {
-            Ok(Some(details.summary).filter(|summary| summary.fetches >= fetch.number))
+        let (deadline, mut number) = (Instant::now() + FETCHED_WITHIN, fetch.number);
+        let fetched = api.poll(&path, |RepositoryDetails { summary, .. }| {
+            if Instant::now() > deadline {
+                let minutes = FETCHED_WITHIN.as_secs() / 60;
+                let text = format!("{repository}: it was not fetched within {minutes} minutes");
+                return Err(Failure::new(text));
+            }
+            // It counts from its start, and a fetch is one of the next two.
+            if summary.fetches.saturating_add(2) < number {
+                let again: RequestedFetch = api.post(&fetches, &json!({}))?;
+                number = again.number;
+            }
+            Ok(Some(summary).filter(|summary| summary.fetches >= number))
         })?;
         if let Some(problem) = fetched.problem {
             return Err(Failure::new(printable_lines(&format!("{repository}: {problem}"))));
@@ -160,11 +174,14 @@ impl Sync {
         let deadline = Instant::now() + RECORDED_WITHIN;
         let path = format!("/api/v1/builds?repository={repository}&limit=50");
         let build = api.poll(&path, |page: Page<Build>| {
-            let found = page.items.into_iter().find(|build| build.commit == commit);
+            let found =
+                page.items.into_iter().find(|build| build.commit == commit && !build.is_requested);
             if found.is_none() && Instant::now() > deadline {
                 let short = short(commit.as_str());
-                let text =
-                    format!("{repository}: {short} has no build: another push may have come");
+                let text = format!(
+                    "{repository}: {short} has no build: another push has come, or \
+                                    this builder builds nothing"
+                );
                 return Err(Failure::new(text));
             }
             Ok(found)
