@@ -2,7 +2,8 @@
 //!
 //! What is built is hostile. It gets the files of its commit on its input and leaves an image on its
 //! output; it shares no folder, no user, no network, no process and no key with the builder or with
-//! another build. If the operator lists mirrors, a [proxy](super::proxy) is in its network. [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process, and
+//! another build. If the operator lists mirrors, a [proxy] is in its network.
+//! [`sandbox.sh`](../../../../release/src/builds/sandbox.sh) is its first process, and
 //! [`builders.sh`](../../../../release/src/builds/builders.sh) is what that does.
 //!
 //! | limit | enforced by |
