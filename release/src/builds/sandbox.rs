@@ -17,6 +17,7 @@
 //! build, even if the builder is killed.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use std::time::Duration;
 use aws_lc_rs::rand;
 use rustix::process::geteuid;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::process::{ChildStdin, ChildStdout, Command};
+use tokio::process::{ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -125,26 +126,20 @@ pub async fn run<T>(
     let mut child = users.command(job).spawn()?;
     let mut group = Group::of(&child);
     let id = child.id().ok_or_else(|| SandboxError::Setup("it ended at once".to_owned()))?;
-    let (Some(stdin), Some(stdout), Some(mut stderr)) =
+    let (Some(stdin), Some(stdout), Some(stderr)) =
         (child.stdin.take(), child.stdout.take(), child.stderr.take())
     else {
         return Err(SandboxError::Setup("it has no input and output".to_owned()));
     };
     let stdout = BufReader::new(stdout);
     let limits = &job.limits;
-    let (notes, mut noted) = mpsc::channel(proxy::MAX_NOTES);
+    let (notes, noted) = mpsc::channel(proxy::MAX_NOTES);
     let started = async {
         let started = timeout(SETUP, start(job, &users, id, stdin, stdout, notes)).await;
         started.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     };
     let work = async {
         let (mut stdin, stdout, proxy) = started.await?;
-        let serve = async {
-            match proxy {
-                Some(proxy) => proxy.serve().await,
-                None => std::future::pending().await,
-            }
-        };
         // A build that needs no more input closes it.
         let feed = async move {
             let _ = tokio::io::copy(&mut input, &mut stdin).await;
@@ -156,26 +151,10 @@ pub async fn run<T>(
         };
         tokio::select! {
             built = build => built,
-            never = serve => match never {},
+            never = serve(proxy) => match never {},
         }
     };
-    let write = async {
-        let (mut buffer, mut is_in_line) = (vec![0; 8192], false);
-        loop {
-            tokio::select! {
-                read = stderr.read(&mut buffer) => {
-                    let Ok(count @ 1..) = read else { return };
-                    let part = buffer.get(..count).unwrap_or_default();
-                    is_in_line = !part.ends_with(b"\n");
-                    log.write(part).await;
-                }
-                Some(note) = noted.recv() => {
-                    let start = if std::mem::take(&mut is_in_line) { "\n" } else { "" };
-                    log.write(format!("{start}--- {note}\n").as_bytes()).await;
-                }
-            }
-        }
-    };
+    let write = write(stderr, noted, log);
     let bounded = async {
         tokio::select! {
             outcome = work => outcome,
@@ -204,6 +183,37 @@ pub async fn run<T>(
     }
     let _ = timeout(LAST_WORDS, write).await;
     outcome
+}
+
+/// Serves a build that has a proxy.
+async fn serve(proxy: Option<Proxy>) -> Infallible {
+    match proxy {
+        Some(proxy) => proxy.serve().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Writes what a build prints until it closes that, with the notes of its proxy on lines of their own.
+async fn write(
+    mut printed: ChildStderr,
+    mut notes: mpsc::Receiver<String>,
+    log: &mut impl Printed,
+) {
+    let (mut buffer, mut is_in_line) = (vec![0; 8192], false);
+    loop {
+        tokio::select! {
+            read = printed.read(&mut buffer) => {
+                let Ok(count @ 1..) = read else { return };
+                let part = buffer.get(..count).unwrap_or_default();
+                is_in_line = !part.ends_with(b"\n");
+                log.write(part).await;
+            }
+            Some(note) = notes.recv() => {
+                let start = if std::mem::take(&mut is_in_line) { "\n" } else { "" };
+                log.write(format!("{start}--- {note}\n").as_bytes()).await;
+            }
+        }
+    }
 }
 
 impl From<io::Error> for SandboxError {
