@@ -14,7 +14,7 @@ const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 
 /// A mirror of packages or a registry of images, by its host and port, such as
-/// `registry.npmjs.org` (port 443) or `deb.debian.org:80`.
+/// `npm.example.com` (port 443) or `debian.example.com:80`.
 ///
 /// Names are compared without regard to case. Two are equal if they are the same host and port: a name
 /// is never that of its address.
@@ -145,8 +145,8 @@ mod tests {
     #[test]
     fn a_mirror_is_a_host_and_a_port() {
         for (text, written) in [
-            ("registry.npmjs.org", "registry.npmjs.org:443"),
-            ("Deb.Debian.ORG:80", "deb.debian.org:80"),
+            ("npm.mirror.test", "npm.mirror.test:443"),
+            ("Debian.TEST:80", "debian.test:80"),
             ("mirror", "mirror:443"),
             ("192.0.2.7:8080", "192.0.2.7:8080"),
             ("[2001:DB8:0::1]", "[2001:db8::1]:443"),

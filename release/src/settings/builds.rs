@@ -446,8 +446,7 @@ mod tests {
                 if bad.starts_with('b') { format!("{images}, {bad}") } else { bad.to_owned() };
             assert_eq!(problems(&bad), 1, "{bad}");
         }
-        let mirrors =
-            "images: 'r.test:5000/{service}', mirrors: [registry.npmjs.org, 'deb.test:80']";
+        let mirrors = "images: 'r.test:5000/{service}', mirrors: [npm.mirror.test, 'deb.test:80']";
         assert_eq!(problems(mirrors), 0);
         // The builder itself reads them for Jobs.
         let jobs = "images: 'r.test:5000/{service}', baseImages: /tmp/base, \
