@@ -256,19 +256,17 @@ impl Worker {
             autopush: None,
             autopushed: None,
         };
-        // A query of Bazel may find something else at each attempt.
-        let is_same =
-            |done: &BuildTarget| done.key == target.key && done.manifests == target.manifests;
         match recorded {
             // By an earlier attempt: it has its own key.
             Some(done) if matches!(done.state, TargetState::Released | TargetState::Unchanged) => {
                 log.note(&format!("{service}: done by an earlier attempt")).await;
                 return Ok(());
             }
-            Some(failed) if failed.state == TargetState::Failed && is_same(failed) => {
+            // A query of Bazel may find something else at each attempt.
+            Some(failed) if failed.state == TargetState::Failed && failed.is_same(&target) => {
                 return Err(Stop::Failed(failed.problem.clone().unwrap_or_default()));
             }
-            Some(pushed) if pushed.state == TargetState::Pushed && is_same(pushed) => {
+            Some(pushed) if pushed.state == TargetState::Pushed && pushed.is_same(&target) => {
                 target = pushed.clone();
             }
             _ => {}

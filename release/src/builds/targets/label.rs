@@ -48,12 +48,6 @@ impl Label {
         &self.package
     }
 
-    /// Its name in the package, which may have several parts.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Its output, below the folder of outputs: of the label's name in the folder of its package.
     #[must_use]
     pub fn output(&self) -> RepositoryPath {
