@@ -1,7 +1,7 @@
 //! Follows repositories: by polling, and at once after a webhook or a request.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,8 +42,8 @@ pub struct Follower {
     wake: Notify,
     advanced: Arc<Notify>,
     details: Mutex<RepositoryDetails>,
-    /// Written while `details` are locked.
-    is_fetching: AtomicBool,
+    /// How many fetches have begun, one after the other.
+    begun: AtomicU64,
     /// Of its webhook; empty if there is none. In memory, so that deliveries for a repository and
     /// for none take equally long.
     secret: Mutex<Arc<str>>,
@@ -114,7 +114,7 @@ impl Follower {
             wake: Notify::new(),
             advanced,
             details: Mutex::new(RepositoryDetails { summary, content: None }),
-            is_fetching: AtomicBool::new(false),
+            begun: AtomicU64::new(0),
             secret: Mutex::new("".into()),
             deliveries: Mutex::default(),
         }
@@ -187,11 +187,9 @@ impl Follower {
     /// Makes it fetch the repository now. Calls during a fetch lead to one further fetch. Returns the
     /// fetch that sees all that was pushed before.
     pub fn wake(&self) -> RequestedFetch {
-        let details = self.lock();
         self.wake.notify_one();
         // One that has begun may have read the branch already.
-        let begun = u64::from(self.is_fetching.load(Ordering::Relaxed));
-        RequestedFetch { number: details.summary.fetches.saturating_add(1).saturating_add(begun) }
+        RequestedFetch { number: self.begun.load(Ordering::SeqCst).saturating_add(1) }
     }
 
     /// Verifies a delivery of a webhook, and fetches the repository if it is a push to its branch.
@@ -244,12 +242,11 @@ impl Follower {
     /// Fetches the repository, and reads its newest commit if it is another one.
     async fn check(&self) -> Result<(), FetchError> {
         self.read_secret();
-        self.set_fetching(true);
+        let number = self.begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
         let outcome = self.look().await;
         let mut details = self.lock();
-        self.is_fetching.store(false, Ordering::Relaxed);
         details.summary.fetched_at = Some(Time::now());
-        details.summary.fetches = details.summary.fetches.saturating_add(1);
+        details.summary.fetches = number;
         let name = &self.settings.name;
         match outcome {
             Ok(None) => details.summary.problem = None,
@@ -285,11 +282,6 @@ impl Follower {
 
     fn is_known(&self, commit: &CommitId) -> bool {
         self.lock().content.as_ref().is_some_and(|content| content.commit == *commit)
-    }
-
-    fn set_fetching(&self, is_fetching: bool) {
-        let _details = self.lock();
-        self.is_fetching.store(is_fetching, Ordering::Relaxed);
     }
 
     fn lock(&self) -> MutexGuard<'_, RepositoryDetails> {
