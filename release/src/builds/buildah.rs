@@ -1,7 +1,8 @@
 //! Images, by buildah, by a command or by Bazel in a sandbox: see [`super::sandbox`].
 //!
 //! The images that a Dockerfile starts from are those of a layout that the operator provides, or of
-//! registries that are among the mirrors; a sandbox has no other network. It is on this machine, or in the pod of a [Job](super::jobs).
+//! registries that are among the mirrors; a sandbox has no other network. It is on this machine, or in
+//! the pod of a [Job](super::jobs).
 
 use std::collections::BTreeMap;
 use std::io;

@@ -1,8 +1,8 @@
 //! A build as a Job of a cluster.
 //!
-//! The pod of the Job has no credentials, and no network but to mirrors: the builder reaches a process in it by the
-//! API server (`exec`), sends what is built, and reads the log and the image, as [`frames`]. In the
-//! pod the build is in the same [sandbox](super::sandbox) as elsewhere.
+//! The pod of the Job has no credentials, and no network but to mirrors: the builder reaches a process
+//! in it by the API server (`exec`), sends what is built, and reads the log and the image, as
+//! [`frames`]. In the pod the build is in the same [sandbox](super::sandbox) as elsewhere.
 //!
 //! | module | purpose |
 //! | --- | --- |

@@ -312,9 +312,9 @@ impl Users {
         command.arg(format!("--nproc={processes}"));
         command.args([format!("--data={memory}"), format!("--fsize={disk}")]);
         command.args(["--nofile=1024", "--core=0", "--"]);
-        // bash, since dash closes no descriptor above 9.
         // The network belongs to the process that is known here: a proxy may be put into it.
         command.args(["unshare", "--user", "--net", "--keep-caps"]);
+        // bash, since dash closes no descriptor above 9.
         command.args(["bash", "-c", ENTER, "sandbox", SCRIPT]);
         command.arg(disk.to_string());
         command.arg(job.base.as_deref().unwrap_or(Path::new("")));

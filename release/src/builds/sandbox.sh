@@ -11,6 +11,12 @@ disk=$1 base=$2
 shift 2
 new=/tmp
 
+# show SOURCE PLACE [OPTIONS]: lets a file or a folder of the machine be seen, and not changed.
+show() {
+    mount --bind "$1" "$2"
+    mount -o "remount,bind,ro,nosuid,nodev${3:-}" "$2"
+}
+
 # A file system of its own, of which nothing is left when the last process ends. The programs of the
 # machine are in it, read-only, and nothing else of the machine.
 mount -t tmpfs -o "size=$disk,nr_inodes=1000000,mode=0755,nosuid,nodev" build "$new"
@@ -31,20 +37,17 @@ case $1 in
 bazel-*)
     # A program of the operator.
     : > bazel
-    mount --bind "$2" bazel
-    mount -o remount,bind,ro,nosuid,nodev bazel
+    show "$2" bazel
     ;;
 esac
 if [ -n "$base" ]; then
     mkdir base
-    mount --bind "$base" base
-    mount -o remount,bind,ro,nosuid,nodev,noexec base
+    show "$base" base ,noexec
 fi
 # Where names in /usr lead to, such as that of awk.
 if [ -d /etc/alternatives ]; then
     mkdir etc/alternatives
-    mount --bind /etc/alternatives etc/alternatives
-    mount -o remount,bind,ro,nosuid,nodev etc/alternatives
+    show /etc/alternatives etc/alternatives
 fi
 mount -t proc -o nosuid,nodev,noexec proc proc
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs sys
@@ -71,8 +74,7 @@ printf '[storage]\ndriver = "vfs"\ngraphroot = "/home/storage"\nrunroot = "/run/
 if [ -n "${http_proxy:-}" ] && [ -d /etc/ssl/certs ]; then
     # The authorities of mirrors; its links are to /usr.
     mkdir -p etc/ssl/certs
-    mount --bind /etc/ssl/certs etc/ssl/certs
-    mount -o remount,bind,ro,nosuid,nodev,noexec etc/ssl/certs
+    show /etc/ssl/certs etc/ssl/certs ,noexec
 fi
 hostname build
 
