@@ -4,91 +4,53 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
+use super::tests::Built;
 use super::*;
 use crate::builds::git::tests::WorkTree;
-use crate::builds::log::Mask;
 
 const LIMITS: Limits =
     Limits { time: Duration::from_secs(60), memory: 1 << 30, disk: 256 << 20, processes: 100 };
 /// Writes a layout.
 const LAYOUT: &str = include_str!("../../../testdata/workspace/layout.sh");
 
-/// What a command left.
-struct Built {
-    outcome: Result<Upload, BuildError>,
-    log: String,
-    _folder: TempDir,
+/// Runs a command in the folder `web` of a repository, of which `web/out` is read.
+async fn build(command: &[&str], limits: Limits) -> Built {
+    build_with_mirrors(&[], command, limits).await
 }
 
-// === impl Built ===
+/// The same, with mirrors.
+async fn build_with_mirrors(mirrors: &[&str], command: &[&str], limits: Limits) -> Built {
+    let work = WorkTree::new();
+    work.write("web/layout.sh", LAYOUT);
+    work.write("web/file", "content\n");
+    let recipe = Recipe::Command {
+        command: command.iter().copied().map(str::to_owned).collect(),
+        output: "web/out".parse().unwrap(),
+    };
+    Built::of(work, recipe, "web".parse().unwrap(), mirrors, limits, None).await
+}
 
-impl Built {
-    /// Runs a command in the folder `web` of a repository, of which `web/out` is read.
-    async fn command(command: &[&str], limits: Limits) -> Self {
-        Self::with_mirrors(&[], command, limits).await
-    }
+async fn build_script(script: &str) -> Built {
+    build(&["sh", "-c", script], LIMITS).await
+}
 
-    /// The same, with mirrors.
-    async fn with_mirrors(mirrors: &[&str], command: &[&str], limits: Limits) -> Self {
-        let (work, folder) = (WorkTree::new(), tempfile::tempdir().unwrap());
-        work.write("web/layout.sh", LAYOUT);
-        work.write("web/file", "content\n");
-        let commit = work.commit();
-        let repository = Repository::discover(work.path()).await.unwrap();
-        let target = Target {
-            service: "web".parse().unwrap(),
-            recipe: Recipe::Command {
-                command: command.iter().copied().map(str::to_owned).collect(),
-                output: "web/out".parse().unwrap(),
-            },
-            context: "web".parse().unwrap(),
-            inputs: Vec::new(),
-            manifests: Vec::new(),
-        };
-        let path = folder.path().join("log");
-        let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
-        let source = Source {
-            repository: &repository,
-            url: "https://git.test/x",
-            commit: &commit,
-            target: &target,
-        };
-        let mirrors = mirrors.iter().map(|mirror| mirror.parse().unwrap()).collect();
-        let builders = Buildah { limits, mirrors, base: None, bazel: None, jobs: None };
-        let outcome = builders.build(&source, folder.path(), &mut log).await;
-        log.close().await;
-        let log = String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned();
-        Self { outcome, log, _folder: folder }
-    }
-
-    async fn script(script: &str) -> Self {
-        Self::command(&["sh", "-c", script], LIMITS).await
-    }
-
-    /// What was wrong, with the log.
-    fn error(&self) -> String {
-        match &self.outcome {
-            Ok(_) => panic!("it was built: {}", self.log),
-            Err(error) => format!("{error}\n{}", self.log),
-        }
-    }
-
-    #[track_caller]
-    fn is_built(&self) {
-        assert!(self.outcome.is_ok(), "{:?}: {}", self.outcome.as_ref().err(), self.log);
+/// What was wrong, with the log.
+fn error(built: &Built) -> String {
+    match &built.outcome {
+        Ok(_) => panic!("it was built: {}", built.log),
+        Err(error) => format!("{error}\n{}", built.log),
     }
 }
 
 #[tokio::test]
 async fn a_layout_that_a_command_leaves_is_the_image() {
-    let folder = Built::command(&["sh", "layout.sh", "out", "file"], LIMITS).await;
+    let folder = build(&["sh", "layout.sh", "out", "file"], LIMITS).await;
     folder.is_built();
     let archive = "sh layout.sh made file && tar -C made -czf out . && rm -r made";
-    let archive = Built::script(archive).await;
+    let archive = build_script(archive).await;
     archive.is_built();
     let [folder, archive] = [&folder, &archive].map(|it| &it.outcome.as_ref().unwrap().blobs);
     let digests = |blobs: &[crate::registry::Blob]| -> Vec<String> {
@@ -102,22 +64,22 @@ async fn a_layout_that_a_command_leaves_is_the_image() {
         echo "{\"architecture\":\"amd64\",\"os\":\"linux\",\"rootfs\":{\"type\":\"layers\",\"diff_ids\":[\"sha256:$digest\"]}}" > c.json
         echo '[{"Config":"c.json","RepoTags":["x:1"],"Layers":["layer.tar"]}]' > manifest.json
         tar -cf out manifest.json c.json layer.tar"#;
-    Built::script(docker).await.is_built();
+    build_script(docker).await.is_built();
 }
 
 #[tokio::test]
 async fn no_shell_reads_a_command() {
     let arguments = ["printf", "%s\\n", "$HOME", "`id`", "; exit 3", "*", "a  b", "--", "-n"];
-    let built = Built::command(&arguments, LIMITS).await;
+    let built = build(&arguments, LIMITS).await;
     assert!(built.log.contains("$HOME\n`id`\n; exit 3\n*\na  b\n--\n-n\n"), "{}", built.log);
-    assert!(built.error().contains("the build left no web/out"), "{}", built.error());
+    assert!(error(&built).contains("the build left no web/out"), "{}", error(&built));
     for word in ["exit", "cd", "leave", "-n", "A=b", "no such program"] {
-        let built = Built::command(&[word], LIMITS).await;
+        let built = build(&[word], LIMITS).await;
         let missing = format!("{word}\u{2019}: No such file or directory");
-        assert!(built.error().contains(&missing), "{}", built.error());
+        assert!(error(&built).contains(&missing), "{}", error(&built));
     }
     // It has no input, and no descriptor beside its log.
-    let built = Built::script("cat; ls /proc/$$/fd | tr '\\n' ' '; exit 1").await;
+    let built = build_script("cat; ls /proc/$$/fd | tr '\\n' ' '; exit 1").await;
     assert!(built.log.contains("0 1 2 "), "{}", built.log);
 }
 
@@ -161,14 +123,14 @@ async fn what_is_no_layout_is_rejected_with_a_reason() {
         (format!("{good}; sed -i 's/manifest.v1/index.v1/' out/index.json"), "it is an index of images"),
         (format!("{good}; sed -i 's/\\[.*\\]/[]/' out/index.json"), "it has no image"),
     ] {
-        let built = Built::script(&script).await;
-        assert!(built.error().contains(expected), "{script}: {expected}: {}", built.error());
+        let built = build_script(&script).await;
+        assert!(error(&built).contains(expected), "{script}: {expected}: {}", error(&built));
     }
     let limits = Limits { disk: 24 << 20, ..LIMITS };
     let large = "sh layout.sh out file; head -c 13000000 /dev/zero > out/blobs/x; \
                  ln out/blobs/x out/blobs/y; ln out/blobs/x out/blobs/z";
-    let built = Built::command(&["sh", "-c", large], limits).await;
-    assert!(built.error().contains("a layout has no file \"blobs/"), "{}", built.error());
+    let built = build(&["sh", "-c", large], limits).await;
+    assert!(error(&built).contains("a layout has no file \"blobs/"), "{}", error(&built));
 }
 
 #[tokio::test]
@@ -192,8 +154,8 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
         echo '{}' > /proc/1/fd/3 && echo inserted
         (setsid sleep 65432 &)
         exit 1"#;
-    let built = Built::command(&["bash", "-c", script], LIMITS).await;
-    let log = built.error();
+    let built = build(&["bash", "-c", script], LIMITS).await;
+    let log = error(&built);
     assert!(!log.contains("CARGO_") && !log.contains("root:$") && !log.contains("root:*"), "{log}");
     assert!(log.contains("CapEff:\t00000000000400fb"), "as few as RUN has: {log}");
     for word in [
@@ -203,11 +165,11 @@ async fn a_hostile_command_gets_at_nothing_and_ends() {
         assert!(!log.lines().any(|line| line == word), "{word}: {log}");
     }
     let limits = || Limits { time: Duration::from_secs(5), ..LIMITS };
-    let late = Built::command(&["sleep", "65432"], limits()).await;
-    assert!(late.error().starts_with("the build took longer than 5 s"), "{}", late.error());
-    let forks = Built::command(&["bash", "-c", "f() { f | f & }; f; sleep 65432"], limits()).await;
-    assert!(matches!(forks.outcome, Err(BuildError::Failed(_))), "{}", forks.error());
-    let printed = Built::script("yes | head -c 5000000; exit 1").await;
+    let late = build(&["sleep", "65432"], limits()).await;
+    assert!(error(&late).starts_with("the build took longer than 5 s"), "{}", error(&late));
+    let forks = build(&["bash", "-c", "f() { f | f & }; f; sleep 65432"], limits()).await;
+    assert!(matches!(forks.outcome, Err(BuildError::Failed(_))), "{}", error(&forks));
+    let printed = build_script("yes | head -c 5000000; exit 1").await;
     assert!(printed.log.len() < (1 << 20) + 1000, "{}", printed.log.len());
     let mut left = std::fs::read_dir("/proc").unwrap().flatten().filter(|entry| {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
@@ -275,7 +237,7 @@ async fn a_build_reaches_the_mirrors_and_nothing_else() {
         (echo > /etc/ssl/certs/x) && echo wrote
         sh layout.sh out file"#;
     let script = format!("HOST={host} OTHER={other}\n{script}");
-    let built = Built::with_mirrors(&[&host], &["bash", "-c", &script], LIMITS).await;
+    let built = build_with_mirrors(&[&host], &["bash", "-c", &script], LIMITS).await;
     built.is_built();
     let log = &built.log;
     let proxy = "http://127.0.0.1:3128";
@@ -314,7 +276,7 @@ async fn what_a_build_leaves_open_to_a_mirror_ends_with_it() {
          sleep 2; exit 1"
     );
     let (mirrors, command) = ([host.as_str()], ["bash", "-c", script.as_str()]);
-    let building = Built::with_mirrors(&mirrors, &command, LIMITS);
+    let building = build_with_mirrors(&mirrors, &command, LIMITS);
     let counted = async {
         while open.load(Ordering::SeqCst) < 30 {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -19,12 +19,12 @@ const LIMITS: Limits =
 const DOCKERFILE: &str = "FROM scratch\nCOPY busybox /bin/busybox\nCOPY script /script\n\
                           RUN [\"/bin/busybox\", \"sh\", \"/script\"]\n";
 
-/// A repository with a target in its root, and what its build left.
-struct Built {
+/// A repository with a target, and what its build left.
+pub(super) struct Built {
     work: WorkTree,
     folder: TempDir,
-    outcome: Result<Upload, BuildError>,
-    log: String,
+    pub(super) outcome: Result<Upload, BuildError>,
+    pub(super) log: String,
 }
 
 // === impl Built ===
@@ -54,12 +54,25 @@ impl Built {
                 std::fs::copy(path, work.path().join("busybox")).unwrap();
             }
         }
+        let recipe = Recipe::Dockerfile("Dockerfile".parse().unwrap());
+        Self::of(work, recipe, RepositoryPath::root(), mirrors, limits, base).await
+    }
+
+    /// Builds a target with this context.
+    pub(super) async fn of(
+        work: WorkTree,
+        recipe: Recipe,
+        context: RepositoryPath,
+        mirrors: &[&str],
+        limits: Limits,
+        base: Option<PathBuf>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let repository = Repository::discover(work.path()).await.unwrap();
         let target = Target {
             service: "web".parse().unwrap(),
-            recipe: Recipe::Dockerfile("Dockerfile".parse().unwrap()),
-            context: RepositoryPath::root(),
+            recipe,
+            context,
             inputs: Vec::new(),
             manifests: Vec::new(),
         };
@@ -89,7 +102,7 @@ impl Built {
     }
 
     #[track_caller]
-    fn is_built(&self) {
+    pub(super) fn is_built(&self) {
         assert!(self.outcome.is_ok(), "{:?}: {}", self.outcome.as_ref().err(), self.log);
     }
 }

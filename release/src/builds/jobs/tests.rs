@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::frames::{Kind, Outcome, PART};
 use super::*;
@@ -171,16 +172,18 @@ async fn a_build_that_fails_or_takes_too_long_is_reported_as_in_a_sandbox() {
     assert!(matches!(late.outcome, Err(Broken::Sandbox(SandboxError::Late(_)))));
 }
 
-#[tokio::test]
-async fn a_pod_whose_builder_is_lost_builds_no_longer() {
-    let base = tempfile::tempdir().unwrap();
+/// What a pod without base images sends, what it gets, and how it ends.
+fn start_pod() -> (ReadHalf<Stream>, WriteHalf<Stream>, JoinHandle<std::io::Result<()>>) {
     let (here, there) = tokio::io::duplex(BUFFER);
     let (mut input, output) = tokio::io::split(there);
-    let served = tokio::spawn({
-        let base = base.path().to_owned();
-        async move { pod::serve(&mut input, output, &base).await }
-    });
-    let (mut from_pod, mut to_pod) = tokio::io::split(here);
+    let serve = async move { pod::serve(&mut input, output, Path::new("/base")).await };
+    let (from_pod, to_pod) = tokio::io::split(here);
+    (from_pod, to_pod, tokio::spawn(serve))
+}
+
+#[tokio::test]
+async fn a_pod_whose_builder_is_lost_builds_no_longer() {
+    let (mut from_pod, mut to_pod, served) = start_pod();
     let order = frames::Order::new(vec!["/work".to_owned()], &LIMITS, Vec::new(), false, 1000);
     frames::write_document(&mut to_pod, Kind::Order, &order).await.unwrap();
     // The sandbox waits for the rest of the archive.
@@ -205,14 +208,7 @@ async fn a_build_in_a_pod_reaches_the_mirrors_of_its_order_by_the_network_of_the
          printf \"GET http://$it/ HTTP/1.1\\r\\nConnection: close\\r\\n\\r\\n\" >&3; cat <&3; echo; done; \
          printf unfinished; exit 1"
     );
-    let base = tempfile::tempdir().unwrap();
-    let (here, there) = tokio::io::duplex(BUFFER);
-    let (mut input, output) = tokio::io::split(there);
-    let served = tokio::spawn({
-        let base = base.path().to_owned();
-        async move { pod::serve(&mut input, output, &base).await }
-    });
-    let (mut from_pod, mut to_pod) = tokio::io::split(here);
+    let (mut from_pod, mut to_pod, served) = start_pod();
     let arguments = ["command", "", "out", "bash", "-c", &script].map(str::to_owned).to_vec();
     let mirrors = vec![host.parse().unwrap()];
     let order = frames::Order::new(arguments, &LIMITS, mirrors, false, 100_000);
@@ -236,9 +232,7 @@ async fn a_build_in_a_pod_reaches_the_mirrors_of_its_order_by_the_network_of_the
 
 #[tokio::test]
 async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
-    let (here, there) = tokio::io::duplex(BUFFER);
-    let (mut input, output) = tokio::io::split(there);
-    let (mut from_pod, mut to_pod) = tokio::io::split(here);
+    let (mut from_pod, mut to_pod, served) = start_pod();
     // A Dockerfile whose error message has all of it.
     let folder = tempfile::tempdir().unwrap();
     let lines = (0..2000).map(|line| format!("LABEL a{line}=b\n")).collect::<String>();
@@ -254,9 +248,6 @@ async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
         false,
         1000,
     );
-    let served = tokio::spawn(async move {
-        pod::serve(&mut input, output, Path::new("/base")).await.unwrap();
-    });
     frames::write_document(&mut to_pod, Kind::Order, &order).await.unwrap();
     for part in archive.chunks(PART).chain([&[][..]]) {
         frames::write(&mut to_pod, Kind::Files, part).await.unwrap();
@@ -270,7 +261,7 @@ async fn of_a_log_that_is_too_long_the_beginning_and_the_end_are_sent() {
             break;
         }
     }
-    served.await.unwrap();
+    served.await.unwrap().unwrap();
     let log = String::from_utf8_lossy(&log);
     // Parts of 8 KiB are sent whole.
     assert!(log.len() < 1000 + 8192 + 4096, "{}", log.len());
