@@ -125,9 +125,8 @@ impl Certificates {
     pub(crate) fn update(&self, live: &Live, ordered: &StoreState, now: SystemTime) {
         let snapshot = live.snapshot.load();
         let previous = self.active.load();
-        let (needed, unneeded) = acme::partition(ordered);
-        let available =
-            Available { provided: &snapshot.certificates, ordered: &needed, unneeded: &unneeded };
+        let needed = acme::needed(ordered);
+        let available = Available::new(&snapshot.certificates, &ordered.certificates, needed);
         let mut active = previous.next(&available, now);
         let scopes = Scopes::new(&snapshot);
         active.problems.extend(active.in_use.iter().filter_map(|checked| scopes.problem(checked)));

@@ -40,7 +40,7 @@ pub(crate) mod state;
 mod validation;
 mod verify_issued;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -51,8 +51,7 @@ use portcullis_config::live::Live;
 use portcullis_config::model::Origin;
 use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::settings::{AcmeSettings, Settings};
-use portcullis_config::snapshot::certificate::Certificate;
-use portcullis_config::store::{Store, StoreState, StoredCertificate};
+use portcullis_config::store::{Store, StoreState};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -321,18 +320,11 @@ impl fmt::Debug for Acme {
     }
 }
 
-/// Partitions the stored certificates into those that are needed and those that are not.
-pub(super) fn partition(stored: &StoreState) -> (Vec<Certificate>, Vec<Certificate>) {
-    // If the state cannot be read, all count as needed.
-    let state = stored.state.as_ref().and_then(|state| State::read(state).ok());
-    let is_unneeded =
-        |name: &String| state.as_ref().is_some_and(|state| !state.certificates.contains_key(name));
-    let (unneeded, needed): (Vec<_>, Vec<_>) =
-        stored.certificates.iter().partition(|(name, _)| is_unneeded(name));
-    let certificates = |entries: Vec<(&String, &StoredCertificate)>| {
-        entries.into_iter().map(|(_, stored)| stored.certificate.clone()).collect()
-    };
-    (certificates(needed), certificates(unneeded))
+/// The names of the stored certificates that are needed; `None` if the state cannot be read, or
+/// there is none.
+pub(super) fn needed(stored: &StoreState) -> Option<BTreeSet<String>> {
+    let state = stored.state.as_ref().and_then(|state| State::read(state).ok())?;
+    Some(state.certificates.into_keys().collect())
 }
 
 /// Waits until `term` has ended.

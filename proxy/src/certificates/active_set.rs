@@ -1,7 +1,7 @@
 //! The certificates in use after a change: the new ones if they are usable, else the last usable
 //! ones.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use portcullis_config::model::{HostPattern, Origin};
 use portcullis_config::problem::{Problem, Severity};
 use portcullis_config::snapshot::certificate::Certificate;
+use portcullis_config::store::StoredCertificate;
 
 use super::check::{Checked, Unusable, check, check_undated};
 use super::scope::Scopes;
@@ -18,26 +19,47 @@ use super::scope::Scopes;
 pub(super) struct Available<'a> {
     /// Those that operators provide.
     pub(super) provided: &'a [Certificate],
-    /// Those that the gateway ordered, and checked before it stored them.
-    pub(super) ordered: &'a [Certificate],
-    /// Those that the gateway ordered and no longer needs.
-    pub(super) unneeded: &'a [Certificate],
+    /// Those that the gateway ordered, and checked before it stored them, by name.
+    pub(super) ordered: BTreeMap<&'a str, &'a Certificate>,
+    /// The names of the ordered ones that are needed; `None` if that is unknown, when all count as
+    /// needed.
+    pub(super) needed: Option<BTreeSet<String>>,
 }
 
 /// The certificates in use, and the problems of certificates.
 #[derive(Debug, Default)]
 pub(super) struct ActiveSet {
     pub(super) in_use: Vec<Arc<Checked>>,
-    /// The origins of unneeded certificates: these may disappear.
-    unneeded: Vec<Origin>,
+    /// The origins of the ordered certificates, by name.
+    ordered: BTreeMap<String, Origin>,
     pub(super) problems: Vec<Problem>,
 }
 
 // === impl Available ===
 
-impl Available<'_> {
+impl<'a> Available<'a> {
+    /// Those that operators provide, and those of the store of ordered ones.
+    pub(super) fn new(
+        provided: &'a [Certificate],
+        ordered: &'a BTreeMap<String, StoredCertificate>,
+        needed: Option<BTreeSet<String>>,
+    ) -> Self {
+        let ordered = ordered.iter().map(|(name, stored)| (name.as_str(), &stored.certificate));
+        Self { provided, ordered: ordered.collect(), needed }
+    }
+
+    fn is_needed(&self, name: &str) -> bool {
+        self.needed.as_ref().is_none_or(|needed| needed.contains(name))
+    }
+
+    /// The ordered certificates that are needed, or those that are not.
+    fn ordered(&self, is_needed: bool) -> impl Iterator<Item = &'a Certificate> {
+        let ordered = self.ordered.iter();
+        ordered.filter(move |(name, _)| self.is_needed(name) == is_needed).map(|(_, one)| *one)
+    }
+
     fn all(&self) -> impl Iterator<Item = &Certificate> {
-        self.provided.iter().chain(self.ordered).chain(self.unneeded)
+        self.provided.iter().chain(self.ordered.values().copied())
     }
 }
 
@@ -47,11 +69,12 @@ impl ActiveSet {
     /// The set that follows this one once `available` are the existing certificates.
     ///
     /// A certificate that has disappeared, or is no longer usable, stays in use unchanged: a
-    /// mistake never removes one that works, and clients judge an expired one themselves. Unneeded
-    /// ones are used until shortly before they expire.
+    /// mistake never removes one that works, and clients judge an expired one themselves. Ordered
+    /// ones that are not needed may disappear, and are used until shortly before they expire.
     pub(super) fn next(&self, available: &Available<'_>, now: SystemTime) -> Self {
-        let unneeded = available.unneeded.iter().map(|certificate| certificate.origin.clone());
-        let mut next = Self { unneeded: unneeded.collect(), ..Self::default() };
+        let ordered = available.ordered.iter();
+        let ordered = ordered.map(|(name, one)| ((*name).to_owned(), one.origin.clone()));
+        let mut next = Self { ordered: ordered.collect(), ..Self::default() };
         let before: HashMap<Source<'_>, &Arc<Checked>> =
             self.in_use.iter().rev().map(|checked| (source(&checked.origin), checked)).collect();
         let before_of =
@@ -60,13 +83,13 @@ impl ActiveSet {
             next.add(certificate, before_of(certificate), now);
         }
         let mut unserved = Vec::new();
-        for certificate in available.ordered {
+        for certificate in available.ordered(true) {
             unserved.extend(
                 next.add(certificate, before_of(certificate), now)
                     .map(|unusable| (certificate, unusable)),
             );
         }
-        for certificate in available.unneeded {
+        for certificate in available.ordered(false) {
             let same = before_of(certificate).filter(|before| before.source == *certificate);
             let checked = same.map_or_else(
                 || check(certificate, now).ok().map(Arc::new),
@@ -76,7 +99,9 @@ impl ActiveSet {
         }
         let existing: HashSet<Source<'_>> =
             available.all().map(|certificate| source(&certificate.origin)).collect();
-        let unneeded: HashSet<Source<'_>> = self.unneeded.iter().map(source).collect();
+        // By what is needed now: a certificate may become unneeded and be removed between two looks.
+        let unneeded = self.ordered.iter().filter(|(name, _)| !available.is_needed(name));
+        let unneeded: HashSet<Source<'_>> = unneeded.map(|(_, origin)| source(origin)).collect();
         let is_lost =
             |source: Source<'_>| !existing.contains(&source) && !unneeded.contains(&source);
         for lost in self.in_use.iter().filter(|lost| is_lost(source(&lost.origin))) {
@@ -222,6 +247,15 @@ mod tests {
         Available { provided: certificates, ..Available::default() }
     }
 
+    /// Ordered certificates, by name, and the names of those that are needed.
+    fn ordered<'a>(certificates: &[(&'a str, &'a Certificate)], needed: &[&str]) -> Available<'a> {
+        Available {
+            provided: &[],
+            ordered: certificates.iter().copied().collect(),
+            needed: Some(needed.iter().map(|name| (*name).to_owned()).collect()),
+        }
+    }
+
     fn reasons(active: &ActiveSet) -> Vec<&'static str> {
         active.problems.iter().map(|problem| problem.reason).collect()
     }
@@ -294,20 +328,29 @@ mod tests {
 
     #[test]
     fn an_unneeded_certificate_is_used_until_shortly_before_its_expiry_without_a_report() {
-        let unneeded = [certificate("one", &["a.example.com"])];
-        let first = ActiveSet::default()
-            .next(&Available { unneeded: &unneeded, ..Available::default() }, now());
+        let certificate = certificate("one", &["a.example.com"]);
+        let unneeded = ordered(&[("a", &certificate)], &[]);
+        let first = ActiveSet::default().next(&unneeded, now());
         assert_eq!((first.in_use.len(), reasons(&first).len()), (1, 0));
-        assert!(
-            first
-                .next(&Available { unneeded: &unneeded, ..Available::default() }, now())
-                .serves_the_same(&first)
-        );
-        let removed = first.next(&Available::default(), now());
+        assert!(first.next(&unneeded, now()).serves_the_same(&first));
+        let removed = first.next(&ordered(&[], &[]), now());
         assert_eq!((removed.in_use.len(), reasons(&removed).len()), (0, 0), "it was removed");
         let late = first.in_use[0].not_after - Duration::from_secs(3600);
-        let then = first.next(&Available { unneeded: &unneeded, ..Available::default() }, late);
+        let then = first.next(&unneeded, late);
         assert_eq!((then.in_use.len(), reasons(&then).len()), (0, 0));
+    }
+
+    #[test]
+    fn an_ordered_certificate_that_disappears_is_lost_only_if_it_is_needed() {
+        let certificate = certificate("one", &["a.example.com"]);
+        let first = ActiveSet::default().next(&ordered(&[("a", &certificate)], &["a"]), now());
+        let unneeded = first.next(&ordered(&[], &[]), now());
+        assert_eq!((unneeded.in_use.len(), reasons(&unneeded).len()), (0, 0));
+        for needed in [Some(BTreeSet::from(["a".to_owned()])), None] {
+            let lost = first.next(&Available { needed, ..Available::default() }, now());
+            assert!(lost.serves_the_same(&first));
+            assert_eq!(reasons(&lost), ["CertificateGone"]);
+        }
     }
 
     #[test]
@@ -326,19 +369,20 @@ mod tests {
 
     #[test]
     fn an_ordered_certificate_is_served_despite_its_dates_if_there_is_no_other() {
-        let stored = [certificate("one", &["a.example.com"])];
-        let ordered = Available { ordered: &stored, ..Available::default() };
+        let stored = certificate("one", &["a.example.com"]);
+        let needed = ordered(&[("a", &stored)], &["a"]);
         let quarter = Duration::from_secs(91 * 24 * 3600);
         for (time, reason) in
             [(now() + quarter, "CertificateExpired"), (now() - quarter, "CertificateNotYetValid")]
         {
-            let first = ActiveSet::default().next(&ordered, time);
+            let first = ActiveSet::default().next(&needed, time);
             assert_eq!((first.in_use.len(), reasons(&first)), (1, vec![reason]));
-            let second = first.next(&ordered, time);
+            let second = first.next(&needed, time);
             assert!(second.serves_the_same(&first), "it is not added twice");
             assert_eq!(reasons(&second), [reason]);
-            assert_eq!(reasons(&second.next(&ordered, now())), [""; 0]);
-            let of_operators = ActiveSet::default().next(&provided(&stored), time);
+            assert_eq!(reasons(&second.next(&needed, now())), [""; 0]);
+            let of_operators =
+                ActiveSet::default().next(&provided(std::slice::from_ref(&stored)), time);
             assert_eq!(
                 of_operators.in_use.len(),
                 0,
@@ -346,11 +390,8 @@ mod tests {
             );
         }
         let other = [certificate("other", &["a.example.com", "b.example.com"])];
-        let available = Available {
-            provided: &other,
-            ordered: &[expired_certificate("one", &["a.example.com"])],
-            unneeded: &[],
-        };
+        let expired = expired_certificate("one", &["a.example.com"]);
+        let available = Available { provided: &other, ..ordered(&[("one", &expired)], &["one"]) };
         assert_eq!(
             ActiveSet::default().next(&available, now()).in_use.len(),
             1,
