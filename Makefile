@@ -70,10 +70,13 @@ unit: setup ## Run all tests except those on a Kubernetes node
 cluster: ## Run the tests on a real Kubernetes node (needs root)
 	tests/cluster/test
 
-bench: ## Compare cost with nginx and HAProxy on this machine
+bench: ## Compare cost, latency and memory with nginx, HAProxy, Caddy and Pingora on this machine, in 20 minutes
 	benches/install
 	$(CARGO) build --release --locked
-	python3 benches/compare
+	$(CARGO) build --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/peers
+	python3 benches/compare --json target/bench.json --markdown target/bench.md --svg target/bench.svg
+	python3 benches/handshakes --rounds 3 --handshakes 1000
+	python3 benches/access --rounds 15
 
 bench-failover: ## Count the requests that fail while backends are killed, beside HAProxy and nginx
 	benches/install

@@ -1,8 +1,9 @@
 """Peers that check credentials, each in its own way: nginx asks, HAProxy verifies."""
 
 from . import backends
-from .gateways import haproxy_begins, new_folder
+from .gateways import new_folder
 from .guarded import SERVER_CPU
+from .peers import haproxy_begins
 from .process import Process, free_ports
 
 

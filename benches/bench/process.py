@@ -75,7 +75,7 @@ class Process:
     """A running server with its children. Ends with the `with` block that holds it."""
 
     def __init__(self, name, command, cpu, folder, ports):
-        self.name = name
+        self.name, self.cpus = name, str(cpu)
         self.output = folder / f"{name}.output"
         with open(self.output, "wb") as output:
             self.child = subprocess.Popen(
@@ -143,6 +143,24 @@ class Process:
         tasks = [task for task in tasks if (task / "comm").read_text().startswith(thread)]
         return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
+    def user_share(self, before=(0, 0)):
+        """The part of its CPU time since `before` (an earlier `ticks()`) that was spent outside the kernel."""
+        user, system = (now - then for now, then in zip(self.ticks(), before, strict=True))
+        return user / max(user + system, 1)
+
+    def ticks(self):
+        """User and system time in ticks of the kernel. Only their relation is exact enough for a round: see `cpu_seconds`."""
+        fields = [_after_name(Path(f"/proc/{pid}/stat").read_text()) for pid in self._pids()]
+        return sum(int(one[11]) for one in fields), sum(int(one[12]) for one in fields)
+
+    def check_pinned(self):
+        """Raises `Failed` unless each of its threads may run on the given CPUs alone."""
+        for pid in self._pids():
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                (allowed,) = [line.split()[1] for line in (task / "status").read_text().splitlines() if line.startswith("Cpus_allowed_list:")]
+                if _cpus(allowed) != _cpus(self.cpus):
+                    raise Failed(f"a thread of {self.name} may run on the CPUs {allowed}, not on {self.cpus} alone")
+
     def memory_kib(self, field):
         """`VmHWM` (peak) or `VmRSS` (now), added up over its processes."""
         return sum(self._status(pid, field) for pid in self._pids())
@@ -153,3 +171,14 @@ class Process:
             if line.startswith(field + ":"):
                 return int(line.split()[1])
         raise Failed(f"/proc/{pid}/status has no {field}")
+
+
+def _after_name(stat):
+    """The fields of /proc/PID/stat after the name, which may contain spaces."""
+    return stat.rpartition(")")[2].split()
+
+
+def _cpus(listed):
+    """The CPUs in a list of the kernel such as `0,2-3`."""
+    ranges = [part.split("-") for part in listed.split(",")]
+    return {cpu for one in ranges for cpu in range(int(one[0]), int(one[-1]) + 1)}

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from .gateways import HOST, haproxy_begins, listeners_for_operators
+from .gateways import HOST, listeners_for_operators
+from .peers import haproxy_begins
 from .process import Process, status, wait_for
 
 

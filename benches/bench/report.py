@@ -1,70 +1,105 @@
-"""The rounds, and their result: for each row and gateway its cost, as a Markdown table for people and as JSON for programs."""
+"""The result of the rounds as Markdown for people."""
 
-import sys
 from statistics import median
 
-
-def take_turns(gateways, send, rounds, count, warm_up):
-    """Sends each of `gateways` (a process and its port, by name) `count` of the measured work, round by round, by `send(name, count)`, which returns the rate per second."""
-    for name in gateways:
-        send(name, warm_up)
-    cpu, rates = {name: [] for name in gateways}, {name: [] for name in gateways}
-    for number in range(rounds):
-        for name, (process, _) in gateways.items():
-            before = process.cpu_seconds()
-            rates[name].append(send(name, count))
-            cpu[name].append((process.cpu_seconds() - before) / count * 1e6)
-        print(f"round {number + 1}: " + ", ".join(f"{name} {values[-1]:.2f} µs" for name, values in cpu.items()), file=sys.stderr)
-    costs = summarise(cpu)
-    return {
-        name: {
-            "cpu_us": costs[name],
-            "cpu_us_rounds": cpu[name],
-            "per_second": median(rates[name]),
-            "peak_kib": process.memory_kib("VmHWM"),
-        }
-        for name, (process, _) in gateways.items()
-    }
-
-
-def summarise(rounds):
-    """`rounds`: for each gateway, the CPU µs a request of each round. Returns median, least and greatest, and the ratios to the peers.
-
-    A ratio is the median of the rounds' ratios: the machine's weather is the same for those who ran in the same round.
-    """
-    return {
-        name: {
-            "median": median(values),
-            "min": min(values),
-            "max": max(values),
-            "ratios": {peer: median(a / b for a, b in zip(values, others)) for peer, others in rounds.items() if peer != name},
-        }
-        for name, values in rounds.items()
-    }
+from .latency import PERCENTILES
+from .spread import TITLE
 
 
 def markdown(rows, subject, unit="request"):
     """The table of costs per `unit`; if `subject` ran, with its ratio to each peer and the goal."""
-    lines = [f"| work | gateway | CPU µs/{unit}: median (min–max) | {unit}s/s | peak MiB | goal |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        f"| work | gateway | CPU µs/{unit}: median (min–max) | user + system | {unit}s/s | peak MiB | ratio, goal |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
         for name, result in row["gateways"].items():
             cpu = result["cpu_us"]
             lines.append(
-                f"| {row['title']} | {name} | {cpu['median']:.2f} ({cpu['min']:.2f}–{cpu['max']:.2f}) "
-                f"| {result['per_second']:,.0f} | {result['peak_kib'] / 1024:.1f} | {_goal(row, name, subject)} |"
+                f"| {row['title']} | {name} | {cpu['median']:.2f} ({cpu['min']:.2f}–{cpu['max']:.2f}) | {result['user_us']:.1f} + {result['system_us']:.1f} "
+                f"| {_rate(row, result)} | {result['peak_kib'] / 1024:.1f} | {_goal(row, name, subject)} |"
             )
+        lines += [f"| {row['title']} | {name} | refused: {_short(why)} | | | | |" for name, why in row.get("refused", {}).items()]
     return "\n".join(lines)
 
 
+def _rate(row, result):
+    """The rate at saturation, unless something else limited it. One request at a time saturates nothing."""
+    if result["saturated"] or not row.get("saturates", True):
+        return f"{result['per_second']:,.0f}"
+    return f"– (gateway {result['gateway_share']:.0%}, load {result['load_share']:.0%} of a CPU)"
+
+
+def _short(why):
+    return why.splitlines()[0].replace("|", "/")[:160]
+
+
 def _goal(row, name, subject):
-    """For each peer: the subject's ratio to it, and whether the goal is met if there is one."""
-    if name == subject or subject not in row["gateways"]:
+    """For each peer: the subject's ratio to it; for each variation, its ratio to the subject. And whether the goal is met if there is one."""
+    if subject not in row["gateways"]:
         return ""
+    if name == subject:
+        better = row.get("better")
+        return _judged(row["gateways"][subject]["cpu_us"]["ratios"][better], row["goal"], f" of {better}") if better else ""
+    if name in row.get("variations", {}):
+        return _judged(row["gateways"][name]["cpu_us"]["ratios"][subject], row["variations"][name], f" of {subject}")
     ratio = row["gateways"][subject]["cpu_us"]["ratios"][name]
-    goal = row["goals"].get(name)
-    if goal is None:
-        return f"{ratio:.2f} ×"
-    return f"{ratio:.2f} × (≤ {goal:.2f}: {'met' if ratio <= goal else '**missed**'})"
+    return _judged(ratio, row["goals"][name]) if name in row["goals"] else f"{ratio:.2f} ×"
+
+
+def _judged(ratio, goal, of=""):
+    return f"{ratio:.2f} ×{of} (≤ {goal:.2f}: {'met' if ratio <= goal else '**missed**'})"
+
+
+def better_peer(gateways, peers):
+    """The one of `peers` that costs least, or None if none of them ran."""
+    costs = {name: result["cpu_us"]["median"] for name, result in gateways.items() if name in peers}
+    return min(costs, key=costs.get, default=None)
+
+
+def latencies(rows, subject):
+    """The table of latencies at half of saturation. The ratio is the subject's to this gateway, of the 99th percentile."""
+    lines = [
+        "| work | requests | gateway | p50 ms: median (min–max) | p99 ms | p99.9 ms | p99 of it |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in rows:
+        latency = row.get("latency")
+        if not latency:
+            continue
+        for pattern, gateways in latency["patterns"].items():
+            for name, result in gateways.items():
+                figures = " | ".join(f"{result[one]['median']:.2f} ({result[one]['min']:.2f}–{result[one]['max']:.2f})" for one in PERCENTILES)
+                ratio = f"{gateways[subject]['p99']['median'] / result['p99']['median']:.2f} ×" if name != subject and subject in gateways else ""
+                lines.append(f"| {row['title']} | {latency['a_second']:,}/s, {pattern} | {name} | {figures} | {ratio} |")
+        lines += [f"| {row['title']} | {latency['a_second']:,}/s | {name} | refused: {_short(why)} | | | |" for name, why in latency["refused"].items()]
+    return "\n".join(lines)
+
+
+def memory(kinds, subject, goal):
+    """The table of idle connections: KiB of each gateway, and the subject's ratio to the better peer."""
+    lines = ["| idle connections | gateway | KiB a connection | ratio, goal |", "| --- | --- | --- | --- |"]
+    for kind in kinds:
+        found = kind["kib"]
+        better = min((name for name in found if name in kind["peers"]), key=found.get, default=None)
+        for name, kib in found.items():
+            ratio = ""
+            if name == subject and better:
+                ratio = _judged(kib / found[better], goal, f" of {better}")
+            elif subject in found and name != subject:
+                ratio = f"{found[subject] / kib:.2f} ×"
+            lines.append(f"| {kind['connections']:,} × {kind['title']} | {name} | {kib:.1f} | {ratio} |")
+        lines += [f"| {kind['connections']:,} × {kind['title']} | {name} | refused: {_short(why)} | |" for name, why in kind["refused"].items()]
+    return "\n".join(lines)
+
+
+def spread(shares, goal):
+    """The table of workers: the part of the CPU time that the busiest one had, of all runs."""
+    least, most = min(shares), max(shares)
+    return (
+        "| work | share of the busiest worker: median (min–max) | goal |\n| --- | --- | --- |\n"
+        f"| {TITLE} | {median(shares):.2f} ({least:.2f}–{most:.2f}) | the most ≤ {goal:.2f}: {'met' if most <= goal else '**missed**'} |"
+    )
 
 
 def figures(result, goals):
