@@ -1,9 +1,10 @@
 """Memory of connections that have served a request, and wait for the next one."""
 
 import json
+import select
 import subprocess
 
-from .load import Shape
+from .load import LIMIT_SECONDS, Shape
 from .process import Failed, pinned
 from .programs import LOAD
 
@@ -25,6 +26,11 @@ class Held:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def __enter__(self):
+        opened, _, _ = select.select([self.process.stdout], [], [], LIMIT_SECONDS)
+        if not opened:
+            self.process.kill()
+            self.process.communicate()
+            raise Failed(f"not all connections were opened within {LIMIT_SECONDS} s")
         if not self.process.stdout.readline():
             _, said = self.process.communicate()
             raise Failed(f"not all connections were opened: {said.strip()[-500:]}")

@@ -87,7 +87,7 @@ def run(shape, cpu, port, host, path, requests, data, headers=()):
 
 def order(cpu, what):
     """Has the program `load` do something, and returns its result. Raises `Failed` unless every exchange was answered as it should be."""
-    done = subprocess.run(pinned(cpu, [LOAD.path, json.dumps(what)]), capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+    done = _run(pinned(cpu, [LOAD.path, json.dumps(what)]), LIMIT_SECONDS)
     if done.returncode != 0:
         raise Failed(f"the load failed: {done.stderr.strip()[-500:]}")
     return json.loads(done.stdout)
@@ -135,9 +135,15 @@ def _send(shape, cpu, port, host, path, requests, data, headers):
 
 
 def _output(command, requests):
-    limit = LIMIT_SECONDS + requests / LEAST_PER_SECOND
-    done = subprocess.run(command, capture_output=True, text=True, timeout=limit, check=False)
+    done = _run(command, LIMIT_SECONDS + requests / LEAST_PER_SECOND)
     return done.stdout + done.stderr
+
+
+def _run(command, seconds):
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"the load was not answered within {seconds:.0f} s") from None
 
 
 def _number(pattern, output):

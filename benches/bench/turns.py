@@ -2,13 +2,12 @@
 
 import resource
 import sys
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 
 from .process import Failed
 
-# What a process that is never idle has of its CPU, as far as one sees it beside the start of the load.
+# What a process that is never idle has of its CPU, at least: some is the kernel's.
 BUSY = 0.85
 
 
@@ -17,13 +16,18 @@ class Turn:
     """What one gateway did in a turn."""
 
     cpu_seconds: float
-    # The part of that for opening the connections.
-    opening_seconds: float
-    seconds: float
-    per_second: float
     user_share: float
+    # As the load measures it.
+    seconds: float
     # CPU time of the load and the backend, which share a CPU.
     load_seconds: float
+
+    def without(self, opening):
+        """Without the turn in which connections were opened alone. Raises `Failed` if that is longer."""
+        seconds = self.seconds - opening.seconds
+        if seconds <= 0:
+            raise Failed("opening the connections took longer than all requests: too few requests, or a machine that is too busy")
+        return Turn(self.cpu_seconds - opening.cpu_seconds, self.user_share, seconds, self.load_seconds - opening.load_seconds)
 
 
 def take_turns(gateways, send, rounds, count, warm_up, backend=None, opening=0):
@@ -48,12 +52,12 @@ def take_turns(gateways, send, rounds, count, warm_up, backend=None, opening=0):
         for name, (process, _) in gateways.items():
             if name not in refused:
                 attempt(name, lambda name=name, process=process: turns[name].append(_turn(process, backend, send, name, count, opening)))
-        costs = [f"{name} {_cost(of_gateway[-1], count, opening):.2f} µs" for name, of_gateway in turns.items() if name not in refused]
+        costs = [f"{name} {_cost(of_gateway[-1], count - opening):.2f} µs" for name, of_gateway in turns.items() if name not in refused]
         print(f"round {number + 1}: " + ", ".join(costs), file=sys.stderr)
     kept = {name: of_gateway for name, of_gateway in turns.items() if name not in refused}
-    cpu = {name: [_cost(turn, count, opening) for turn in of_gateway] for name, of_gateway in kept.items()}
+    cpu = {name: [_cost(turn, count - opening) for turn in of_gateway] for name, of_gateway in kept.items()}
     costs = summarise(cpu)
-    return {name: _result(of_gateway, cpu[name], costs[name], gateways[name][0]) for name, of_gateway in kept.items()}, refused
+    return {name: _result(of_gateway, count - opening, cpu[name], costs[name], gateways[name][0]) for name, of_gateway in kept.items()}, refused
 
 
 def _warm_up(process, backend, send):
@@ -64,16 +68,15 @@ def _warm_up(process, backend, send):
 
 
 def _turn(process, backend, send, name, count, opening):
-    opened = _measure(process, None, lambda: send(name, opening)).cpu_seconds if opening else 0.0
-    turn = _measure(process, backend, lambda: send(name, count))
-    return replace(turn, opening_seconds=opened)
+    opened = _measure(process, backend, send, name, opening) if opening else None
+    turn = _measure(process, backend, send, name, count)
+    return turn.without(opened) if opened else turn
 
 
-def _measure(process, backend, send):
-    cpu, ticks, load, begin = process.cpu_seconds(), process.ticks(), load_seconds(backend), time.monotonic()
-    per_second = send()
-    seconds = time.monotonic() - begin
-    return Turn(process.cpu_seconds() - cpu, 0.0, seconds, per_second, process.user_share(ticks), load_seconds(backend) - load)
+def _measure(process, backend, send, name, count):
+    cpu, ticks, load = process.cpu_seconds(), process.ticks(), load_seconds(backend)
+    per_second = send(name, count)
+    return Turn(process.cpu_seconds() - cpu, process.user_share(ticks), count / per_second, load_seconds(backend) - load)
 
 
 def load_seconds(backend):
@@ -82,11 +85,11 @@ def load_seconds(backend):
     return used.ru_utime + used.ru_stime + (backend.cpu_seconds() if backend else 0.0)
 
 
-def _cost(turn, count, opening):
-    return (turn.cpu_seconds - turn.opening_seconds) / (count - opening) * 1e6
+def _cost(turn, count):
+    return turn.cpu_seconds / count * 1e6
 
 
-def _result(turns, cpu, costs, process):
+def _result(turns, count, cpu, costs, process):
     user = median(turn.user_share for turn in turns)
     gateway_share = median(turn.cpu_seconds / turn.seconds for turn in turns)
     return {
@@ -94,7 +97,7 @@ def _result(turns, cpu, costs, process):
         "cpu_us_rounds": cpu,
         "user_us": costs["median"] * user,
         "system_us": costs["median"] * (1 - user),
-        "per_second": median(turn.per_second for turn in turns),
+        "per_second": median(count / turn.seconds for turn in turns),
         "gateway_share": gateway_share,
         "load_share": median(turn.load_seconds / turn.seconds for turn in turns),
         # Whether its own CPU was what limited the rate.
