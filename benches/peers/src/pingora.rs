@@ -192,6 +192,7 @@ impl Log {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a thread of its own, with nothing else to wait for")]
 fn flush_often(log: Arc<Mutex<Log>>) {
     thread::spawn(move || {
         loop {
