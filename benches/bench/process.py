@@ -53,11 +53,13 @@ def result(process, what, seconds):
 
 
 def status(port, host, path):
-    """The status that one GET is answered with."""
+    """The status that one GET is answered with, or None if it is not answered within five seconds."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path, headers={"Host": host})
         return connection.getresponse().status
+    except TimeoutError:
+        return None
     finally:
         connection.close()
 
