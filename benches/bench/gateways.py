@@ -8,7 +8,7 @@ request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log
 import subprocess
 from dataclasses import dataclass
 
-from .process import Process, status, wait_for
+from .process import Process, status
 
 HOST = "web--bench.example.test"
 
@@ -104,7 +104,7 @@ certificates: [{{files: {{certificate: {place.certificate}, key: {place.key}}}}}
 accessLog: {{format: combined, file: {place.folder}/portcullis.access.log}}
 """)
         process = Process(self.name, [self.program, "gateway", "--config", file], place.cpu, place.folder, [place.port, place.admin_port])
-        wait_for(lambda: status(place.admin_port, "localhost", "/readyz") == 200, "portcullis is ready")
+        process.wait_for(lambda: status(place.admin_port, "localhost", "/readyz") == 200, "portcullis is ready")
         return process
 
     def _manifests(self, row, place):

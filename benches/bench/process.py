@@ -95,6 +95,14 @@ class Process:
     def __exit__(self, *_):
         self.stop()
 
+    def wait_for(self, true, what):
+        """Polls as `wait_for` does, and stops the server if it fails."""
+        try:
+            wait_for(true, what)
+        except BaseException:
+            self.stop()
+            raise
+
     def _await(self, ports):
         end = time.monotonic() + START_SECONDS
         for port in ports:
