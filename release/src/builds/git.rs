@@ -21,13 +21,23 @@ const BOUNDS: Bounds = Bounds { time: Duration::from_secs(60), output: 64 * 1024
 /// The largest file whose content is read, in bytes.
 pub const MAX_BLOB: u64 = 1024 * 1024;
 /// Settings that override those of the repository.
-const SETTINGS: [&str; 4] =
-    ["core.hooksPath=/dev/null", "core.fsmonitor=false", "safe.directory=*", "core.pager=cat"];
+const SETTINGS: [&str; 7] = [
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "safe.directory=*",
+    "core.pager=cat",
+    // A larger file is never in memory as a whole: whoever may push decides how large files are.
+    "core.bigFileThreshold=8m",
+    "core.deltaBaseCacheLimit=16m",
+    "pack.threads=1",
+];
 
 /// A repository on this machine.
 #[derive(Debug, Clone)]
 pub struct Repository {
     git_folder: PathBuf,
+    /// How much memory git may take, in bytes. A repository of the user is trusted.
+    max_memory: Option<u64>,
 }
 
 /// Why a repository cannot be read.
@@ -68,12 +78,13 @@ impl Repository {
             error => error.into(),
         })?;
         let output = String::from_utf8(output).map_err(|_| GitError::Output("a path"))?;
-        Ok(Self { git_folder: output.trim_end_matches('\n').into() })
+        Ok(Self { git_folder: output.trim_end_matches('\n').into(), max_memory: None })
     }
 
-    /// The repository in a folder of git, such as a mirror. Nothing is read yet.
-    pub(super) fn at(git_folder: &Path) -> Self {
-        Self { git_folder: git_folder.to_owned() }
+    /// The repository in a folder of git, such as a mirror, for which git may take this much memory, in
+    /// bytes. Nothing is read yet.
+    pub(super) fn at(git_folder: &Path, max_memory: u64) -> Self {
+        Self { git_folder: git_folder.to_owned(), max_memory: Some(max_memory) }
     }
 
     /// The name of its folder, without `.git`.
@@ -170,8 +181,7 @@ impl Repository {
         paths: impl IntoIterator<Item = &'p RepositoryPath>,
     ) -> Command {
         let paths: Vec<_> = paths.into_iter().collect();
-        let mut command = command();
-        command.arg("--git-dir").arg(&self.git_folder);
+        let mut command = self.command();
         command.args(["archive", "--format=tar", commit.as_str(), "--"]);
         if !paths.iter().any(|path| path.is_root()) {
             command.args(paths.iter().map(|path| path.as_str()));
@@ -179,9 +189,19 @@ impl Repository {
         command
     }
 
+    /// The command for this repository.
+    pub(super) fn command(&self) -> Command {
+        let mut command = match self.max_memory {
+            Some(max) => bounded(max),
+            None => command(),
+        };
+        command.arg("--git-dir").arg(&self.git_folder);
+        command
+    }
+
     async fn run(&self, arguments: &[&str], input: &[u8]) -> Result<Vec<u8>, GitError> {
-        let mut command = command();
-        command.arg("--git-dir").arg(&self.git_folder).args(arguments);
+        let mut command = self.command();
+        command.args(arguments);
         Ok(process::run(command, input, BOUNDS).await?)
     }
 }
@@ -218,6 +238,18 @@ pub(super) fn command() -> Command {
         command.args(["-c", setting]);
     }
     command
+}
+
+/// The same, of which each process fails when it needs more memory. The kernel would end the builder
+/// with it.
+pub(super) fn bounded(max_memory: u64) -> Command {
+    let git = command();
+    let git = git.as_std();
+    let mut bounded = Command::new("prlimit");
+    bounded.env_clear().envs(git.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    bounded.arg(format!("--data={max_memory}")).arg("--");
+    bounded.arg(git.get_program()).args(git.get_args());
+    bounded
 }
 
 #[cfg(test)]

@@ -62,6 +62,8 @@ pub struct Mirror {
     settings: RepositorySettings,
     /// In bytes.
     max: u64,
+    /// How much memory git may take, in bytes.
+    max_memory: u64,
 }
 
 /// Why a repository cannot be fetched.
@@ -91,13 +93,15 @@ impl Mirror {
     #[must_use]
     pub fn new(builds: &BuildSettings, settings: RepositorySettings) -> Self {
         let folder = builds.folder.join(format!("{}.git", settings.name));
-        Self { folder, settings, max: builds.max_mirror.saturating_mul(1024 * 1024) }
+        let [max, max_memory] =
+            [builds.max_mirror, builds.max_git_memory].map(|it| it.saturating_mul(1024 * 1024));
+        Self { folder, settings, max, max_memory }
     }
 
     /// The repository, for reading.
     #[must_use]
     pub fn repository(&self) -> Repository {
-        Repository::at(&self.folder)
+        Repository::at(&self.folder, self.max_memory)
     }
 
     /// Whether a commit is one of the branch, rather than what a force-push has left.
@@ -139,8 +143,8 @@ impl Mirror {
         if fs::read_dir(self.folder.join("objects/pack"))?.count() <= MAX_PACK_FILES {
             return Ok(());
         }
-        let mut command = git::command();
-        command.args(["-c", "pack.threads=1", "-c", "pack.windowMemory=64m", "--git-dir"]);
+        let mut command = git::bounded(self.max_memory);
+        command.args(["-c", "pack.windowMemory=64m", "--git-dir"]);
         command.arg(&self.folder).args(["repack", "-a", "-d", "--quiet"]);
         process::run(command, b"", FETCH).await.map_err(GitError::from)?;
         Ok(())
@@ -167,7 +171,7 @@ impl Mirror {
 
     fn command(&self) -> Result<Command, FetchError> {
         let RepositorySettings { url, branch, .. } = &self.settings;
-        let mut command = git::command();
+        let mut command = git::bounded(self.max_memory);
         for setting in SETTINGS {
             command.args(["-c", setting]);
         }

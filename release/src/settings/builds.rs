@@ -27,6 +27,9 @@ pub struct BuildSettings {
     /// The largest mirror of a repository, in MiB.
     #[serde(default = "default_max_mirror")]
     pub max_mirror: u64,
+    /// The memory of git for a repository, in MiB.
+    #[serde(default = "default_git_memory")]
+    pub max_git_memory: u64,
     /// The repository of each service's images, such as `registry.example.com/{service}`; without
     /// it, nothing is built.
     #[serde(default)]
@@ -128,6 +131,10 @@ pub struct RepositorySettings {
 
 fn default_max_mirror() -> u64 {
     2048
+}
+
+fn default_git_memory() -> u64 {
+    200
 }
 
 fn default_concurrency() -> usize {
@@ -296,7 +303,7 @@ impl BuildSettings {
     }
 
     fn check_limits(&self, report: &mut impl FnMut(String, &str)) {
-        let sizes = [self.max_memory, self.max_disk, self.max_log];
+        let sizes = [self.max_memory, self.max_disk, self.max_log, self.max_git_memory];
         let is_positive = sizes.iter().all(|size| (1..=1 << 20).contains(size))
             && (1..=64).contains(&self.concurrency)
             && self.max_per_hour > 0

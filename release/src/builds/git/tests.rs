@@ -162,3 +162,45 @@ async fn nothing_of_a_repository_is_executed() {
     assert!(repository.contents(&[file]).await.is_err());
     assert!(!mark.exists(), "git executed something of the repository");
 }
+
+#[tokio::test]
+async fn a_file_is_fetched_and_archived_in_less_memory_than_it_has() {
+    const FILE: usize = 48 << 20;
+    let work = WorkTree::new();
+    let mut random = vec![0; FILE];
+    aws_lc_rs::rand::fill(&mut random).unwrap();
+    std::fs::write(work.path().join("file"), random).unwrap();
+    let commit = work.commit();
+    work.git(&["repack", "-a", "-d", "--quiet"]);
+    let repository = Repository::discover(work.path()).await.unwrap();
+    let packs = std::fs::read_dir(work.path().join(".git/objects/pack")).unwrap();
+    let mut packs = packs.map(|entry| entry.unwrap().path());
+    let pack = packs.find(|path| path.extension().is_some_and(|it| it == "pack")).unwrap();
+    // What `fetch` runs.
+    let mut index = command();
+    index.args(["index-pack", "--strict", "-o"]).arg(work.path().join("index")).arg(pack);
+    for command in [index, repository.archive(&commit, [&RepositoryPath::root()])] {
+        let mut bounded = bounded(FILE as u64 / 2);
+        bounded.args(command.as_std().get_args());
+        let bounds = Bounds { output: 2 * FILE, ..BOUNDS };
+        process::run(bounded, b"", bounds).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn git_fails_where_its_builder_would_be_killed_for_its_memory() {
+    let work = WorkTree::new();
+    let commit = work.commit();
+    let text = work.git(&["cat-file", "commit", commit.as_str()]);
+    // A commit is in memory as a whole, unlike a file.
+    work.write("commit", &format!("{text}\n\n{}", "x".repeat(64 << 20)));
+    let large = work.git(&["hash-object", "-t", "commit", "-w", "commit"]);
+    let read = async |max| {
+        let mut command = Repository::at(&work.path().join(".git"), max).command();
+        command.args(["log", "-1", "--format=%H", &large]);
+        process::run(command, b"", BOUNDS).await
+    };
+    assert_eq!(read(256 << 20).await.unwrap(), format!("{large}\n").as_bytes());
+    let failed = read(32 << 20).await.unwrap_err();
+    assert!(failed.to_string().contains("Out of memory"), "{failed}");
+}
