@@ -91,6 +91,7 @@ pub(super) async fn list(
     let follower = repositories::find(&app, &principal, &name)?;
     let before = query.get::<u32>("after")?;
     let items = app.builds.builds(&follower.settings().name, before, limit).await?;
+    let items = items.into_iter().map(|build| app.queue.explain(build)).collect();
     Ok(Answer(Page::new(items, limit, |last| last.id.number.to_string())))
 }
 
@@ -137,7 +138,7 @@ pub(super) async fn show(
 ) -> Result<Answer<BuildDetails>, Problem> {
     let (_, build) = find(&app, &principal, &id).await?;
     let targets = app.builds.build_targets(&build.id).await?;
-    Ok(Answer(BuildDetails { build, targets }))
+    Ok(Answer(BuildDetails { build: app.queue.explain(build), targets }))
 }
 
 /// Read the log of a build

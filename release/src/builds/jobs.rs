@@ -42,6 +42,8 @@ use crate::settings::JobSettings;
 
 /// How often it is looked whether a pod runs.
 const POLL: Duration = Duration::from_millis(300);
+/// How often it is looked why a pod does not run.
+const EXPLAINED_EVERY: Duration = Duration::from_secs(5);
 /// How long a call of the API server may take.
 const CALL: Duration = Duration::from_secs(30);
 /// How long it is looked for why a connection was lost.
@@ -55,6 +57,8 @@ const BUFFER: usize = 64 * 1024;
 pub struct Jobs {
     client: Client,
     settings: JobSettings,
+    /// How long a pod may take until it runs.
+    patience: Duration,
     /// Whether what an earlier builder has left was removed.
     removed: OnceCell<()>,
 }
@@ -88,7 +92,7 @@ impl Jobs {
     /// Jobs of the cluster of a client. Sends no request.
     #[must_use]
     pub fn new(client: Client, settings: JobSettings) -> Self {
-        Self { client, settings, removed: OnceCell::new() }
+        Self { client, settings, patience: START, removed: OnceCell::new() }
     }
 
     /// Removes the Jobs that an earlier builder has left. No build starts before.
@@ -125,7 +129,7 @@ impl Jobs {
         self.remove_left_over().await?;
         let running = self.create(&annotations, limits).await?;
         log.note(&format!("it is the Job {}", running.name)).await;
-        let pod = self.started(&running).await?;
+        let pod = self.started(&running, log).await?;
         let namespace = &self.settings.namespace;
         let command = [PROGRAM, SUBCOMMAND, "--connect"];
         let program = Program::start(&self.client, namespace, &pod, CONTAINER, &command);
@@ -193,10 +197,11 @@ impl Jobs {
     }
 
     /// Waits until the pod of a Job runs; returns its name.
-    async fn started(&self, running: &Running) -> Result<String, SandboxError> {
+    async fn started(&self, running: &Running, log: &mut Log) -> Result<String, SandboxError> {
         let selector = format!("batch.kubernetes.io/controller-uid={}", running.uid);
         let selected = ListParams::default().labels(&selector);
-        let deadline = Instant::now().checked_add(START);
+        let deadline = Instant::now().checked_add(self.patience);
+        let mut explained = Instant::now();
         loop {
             let pods = bounded(self.pods().list(&selected)).await?.items;
             let mut pods = pods.into_iter().filter(|pod| is_of(pod, &running.uid));
@@ -208,17 +213,29 @@ impl Jobs {
             }
             let phase = pod.as_ref().and_then(|pod| pod.status.as_ref()?.phase.as_deref());
             match (&pod, phase) {
-                (Some(pod), Some("Running")) => return Ok(pod.name_any()),
+                (Some(pod), Some("Running")) => {
+                    log.waits_for(None).await;
+                    return Ok(pod.name_any());
+                }
                 (_, Some("Failed" | "Succeeded")) => break,
                 _ if deadline.is_none_or(|deadline| Instant::now() >= deadline) => break,
                 _ => sleep(POLL).await,
             }
+            if explained.elapsed() >= EXPLAINED_EVERY {
+                log.waits_for(self.obstacle(running, &selector).await.as_deref()).await;
+                explained = Instant::now();
+            }
         }
-        let namespace = &self.settings.namespace;
-        let why = why_not_ready(&self.client, namespace, ("Job", &running.name), &selector);
-        let why = timeout(CALL, why).await.ok().flatten();
+        let why = self.obstacle(running, &selector).await;
         let why = why.unwrap_or_else(|| "it has no pod that runs".to_owned());
         Err(SandboxError::Setup(format!("the Job {} does not start: {why}", running.name)))
+    }
+
+    /// Why the pod of a Job does not run, as far as that can be found out.
+    async fn obstacle(&self, running: &Running, selector: &str) -> Option<String> {
+        let namespace = &self.settings.namespace;
+        let why = why_not_ready(&self.client, namespace, ("Job", &running.name), selector);
+        timeout(CALL, why).await.ok().flatten()
     }
 
     /// Why a connection to a pod was lost.

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::fs::{File, OpenOptions};
 use tokio::io::AsyncWriteExt;
@@ -19,6 +20,10 @@ const MAX_REASON: usize = 300;
 #[derive(Debug, Clone, Default)]
 pub struct Mask(Vec<Vec<u8>>);
 
+/// What a build waits for, such as a node with room for its pod.
+#[derive(Debug, Default)]
+pub struct Obstacle(Mutex<Option<String>>);
+
 /// A log.
 #[derive(Debug)]
 pub struct Log {
@@ -30,6 +35,7 @@ pub struct Log {
     /// The line that is not complete.
     pending: Vec<u8>,
     last: String,
+    obstacle: Arc<Obstacle>,
 }
 
 // === impl Mask ===
@@ -78,6 +84,24 @@ fn position(text: &[u8], wanted: &[u8]) -> Option<usize> {
     text.windows(wanted.len()).position(|window| window == wanted)
 }
 
+// === impl Obstacle ===
+
+impl Obstacle {
+    /// What it is; `None` if there is none.
+    #[must_use]
+    pub fn get(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Replaces it; returns whether it was another one.
+    fn set(&self, what: Option<String>) -> bool {
+        let mut current = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *current != what;
+        *current = what;
+        is_new
+    }
+}
+
 // === impl Log ===
 
 impl Log {
@@ -88,7 +112,8 @@ impl Log {
     pub async fn open(path: &Path, max: u64, mask: Mask) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path).await?;
         let left = max.saturating_sub(file.metadata().await?.len());
-        Ok(Self { file, left, max, mask, pending: Vec::new(), last: String::new() })
+        let (pending, last) = (Vec::new(), String::new());
+        Ok(Self { file, left, max, mask, pending, last, obstacle: Arc::default() })
     }
 
     /// Writes a part of the output of a build: its whole lines, since no secret is longer than a line.
@@ -116,6 +141,21 @@ impl Log {
             self.write(b"\n").await;
         }
         self.write(format!("--- {text}\n").as_bytes()).await;
+    }
+
+    /// Says what the build waits for, such as a node with room for its pod; `None` once it goes on.
+    pub async fn waits_for(&mut self, what: Option<&str>) {
+        let what = what.map(|text| as_reason(text.as_bytes()));
+        let is_new = self.obstacle.set(what.clone());
+        if let Some(what) = what.filter(|_| is_new) {
+            self.note(&format!("waiting: {what}")).await;
+        }
+    }
+
+    /// What the build waits for now, until the log is closed.
+    #[must_use]
+    pub fn obstacle(&self) -> Weak<Obstacle> {
+        Arc::downgrade(&self.obstacle)
     }
 
     /// Writes what is pending.
@@ -205,6 +245,23 @@ mod tests {
         let mut log = Log::open(&path, 100, Mask::default()).await.unwrap();
         log.write(b"first\nHOME=/\0no \x1b[31mimage\n\n").await;
         assert_eq!(log.last(), "HOME=/ no  [31mimage");
+    }
+
+    #[tokio::test]
+    async fn what_a_build_waits_for_is_said_once_and_known_until_it_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let mut log = Log::open(&path, 1000, Mask::default()).await.unwrap();
+        let obstacle = log.obstacle();
+        for what in [Some("a node"), Some("a node"), Some("an\nimage"), None] {
+            log.waits_for(what).await;
+            let expected = what.map(|text| text.replace('\n', " "));
+            assert_eq!(obstacle.upgrade().unwrap().get(), expected);
+        }
+        log.close().await;
+        let written = std::fs::read_to_string(path).unwrap();
+        assert_eq!(written, "--- waiting: a node\n--- waiting: an image\n");
+        assert!(obstacle.upgrade().is_none(), "no build has it any more");
     }
 
     #[tokio::test]

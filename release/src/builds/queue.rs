@@ -143,6 +143,15 @@ impl Queue {
         Some(self.worker.as_ref()?.log(id))
     }
 
+    /// A build with what it waits for now, if it runs and waits for something.
+    #[must_use]
+    pub fn explain(&self, mut build: Build) -> Build {
+        if build.state == BuildState::Running && build.reason.is_none() {
+            build.reason = self.worker.as_ref().and_then(|worker| worker.obstacle(&build.id));
+        }
+        build
+    }
+
     /// Requests a build of a commit of the branch; by default of the newest one.
     ///
     /// # Errors

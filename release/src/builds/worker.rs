@@ -3,10 +3,11 @@
 //! Each step is recorded before the next one, so that a builder that was killed neither builds nor
 //! releases anything twice.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use rustix::process::geteuid;
@@ -17,7 +18,7 @@ use super::buildah::{BuildError, Buildah, Images, Query, Source};
 use super::followers::Follower;
 use super::git::GitError;
 use super::jobs::{self, Jobs};
-use super::log::{Log, Mask, as_reason};
+use super::log::{Log, Mask, Obstacle, as_reason};
 use super::mirror;
 use super::queue::ACTOR;
 use super::sandbox::{Limits, NEEDS_ROOT};
@@ -42,6 +43,8 @@ pub(super) struct Worker {
     registries: Arc<Registries>,
     settings: BuildSettings,
     images: Box<dyn Images>,
+    /// What the builds that run wait for.
+    obstacles: Mutex<BTreeMap<BuildId, Weak<Obstacle>>>,
 }
 
 /// How a build ended.
@@ -118,7 +121,7 @@ impl Worker {
         }
         std::fs::create_dir_all(&work)?;
         std::fs::create_dir_all(settings.folder.join("logs"))?;
-        Ok(Self { store, registries, images, settings })
+        Ok(Self { store, registries, images, settings, obstacles: Mutex::default() })
     }
 
     /// Removes what an earlier builder has left in the cluster.
@@ -129,6 +132,19 @@ impl Worker {
     /// The log of a build.
     pub(super) fn log(&self, id: &BuildId) -> PathBuf {
         self.settings.folder.join("logs").join(format!("{id}.log"))
+    }
+
+    /// What a build that runs waits for, such as a node with room for its pod.
+    pub(super) fn obstacle(&self, id: &BuildId) -> Option<String> {
+        let obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
+        obstacles.get(id)?.upgrade()?.get()
+    }
+
+    /// Knows what a build waits for until its log is closed.
+    fn watch(&self, id: &BuildId, log: &Log) {
+        let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
+        obstacles.retain(|_, obstacle| obstacle.strong_count() > 0);
+        obstacles.insert(id.clone(), log.obstacle());
     }
 
     /// Builds a commit.
@@ -142,6 +158,7 @@ impl Worker {
                 return Verdict::Interrupted(format!("the log cannot be written: {error}"));
             }
         };
+        self.watch(&build.id, &log);
         log.note(&format!("commit {}, attempt {}", build.commit, build.attempts)).await;
         // What a cluster needs for a pod is no fault of the repository.
         let pod = if self.settings.jobs.is_some() { jobs::START } else { Duration::ZERO };

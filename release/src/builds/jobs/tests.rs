@@ -368,11 +368,17 @@ fn pod(name: &str, owner: &str, status: &Value) -> Value {
 
 /// What a build with these pods fails with.
 async fn failure(pods: Vec<Value>) -> (String, Arc<Mutex<Vec<String>>>) {
+    failure_after(START, pods).await
+}
+
+/// The same, if a pod may take this long until it runs.
+async fn failure_after(patience: Duration, pods: Vec<Value>) -> (String, Arc<Mutex<Vec<String>>>) {
     let job = json!({ "apiVersion": "batch/v1", "kind": "Job",
         "metadata": { "name": "build-left-over", "uid": "uid-0" } });
     let (client, deleted) = api_server(pods, vec![job]).await;
     let settings = json!({ "namespace": "builds", "image": "portcullis-builder:1" });
-    let jobs = Jobs::new(client, serde_json::from_value(settings).unwrap());
+    let settings = serde_json::from_value(settings).unwrap();
+    let jobs = Jobs { patience, ..Jobs::new(client, settings) };
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("log");
     let mut log = Log::open(&path, 1 << 20, Mask::default()).await.unwrap();
@@ -420,6 +426,23 @@ async fn a_pod_that_ends_before_its_build_is_reported_with_its_cause() {
         "state": { "terminated": { "exitCode": 1 } } }] });
     let (failed, _) = failure(vec![pod("one", "uid-1", &ended)]).await;
     assert!(failed.contains("does not start: pod one, container build: it ended with exit code 1"));
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_run_in_time_is_reported_with_what_it_waited_for() {
+    let condition = json!({ "type": "PodScheduled", "status": "False", "message": "0/1 nodes" });
+    let unscheduled = json!({ "phase": "Pending", "conditions": [condition] });
+    let waiting = json!({ "reason": "ImagePullBackOff", "message": "no such image" });
+    let unpulled = json!({ "phase": "Pending", "containerStatuses": [{ "name": "build",
+        "ready": false, "restartCount": 0, "image": "", "imageID": "",
+        "state": { "waiting": waiting } }] });
+    for (status, reason) in [
+        (unscheduled, "pod one is not scheduled: 0/1 nodes"),
+        (unpulled, "pod one, container build: ImagePullBackOff: no such image"),
+    ] {
+        let (failed, _) = failure_after(POLL, vec![pod("one", "uid-1", &status)]).await;
+        assert!(failed.contains(&format!("does not start: {reason}")), "{failed}");
+    }
 }
 
 #[test]
