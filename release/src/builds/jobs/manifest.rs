@@ -26,8 +26,8 @@ const KEPT: u32 = 300;
 /// The memory of the program besides its build, in bytes.
 const OWN_MEMORY: u64 = 256 * 1024 * 1024;
 /// What the first process needs to make a sandbox: to mount, to take the users of the sandbox and to
-/// write which they are. The build has none of them.
-const CAPABILITIES: [&str; 4] = ["SYS_ADMIN", "SETUID", "SETGID", "DAC_OVERRIDE"];
+/// write which they are, and to kill what runs under them. The build has none of them.
+const CAPABILITIES: [&str; 5] = ["SYS_ADMIN", "SETUID", "SETGID", "DAC_OVERRIDE", "KILL"];
 
 /// The Job of a build, under a name that no other one has.
 pub(super) fn manifest(

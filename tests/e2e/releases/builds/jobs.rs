@@ -355,8 +355,9 @@ async fn of_a_build_that_is_late_or_whose_builder_was_killed_nothing_is_left() {
     site.state_is("shop.2", "failed").await;
     let reason = site.build("shop.2").await["reason"].as_str().expect("a reason").to_owned();
     assert_eq!(reason, "web: the build took longer than 15 s, and was stopped");
-    nothing_is_left().await;
+    // By its pod, before that is deleted.
     assert_eq!(processes_with("87654"), 0);
+    nothing_is_left().await;
 
     // The pod notices that its builder is gone.
     site.push_script("shop", "echo it runs; [ -e /once ] || sleep 98765").await;
