@@ -57,9 +57,7 @@ ports:
 livenessProbe: {httpGet: {{ $probe }}, periodSeconds: 10, timeoutSeconds: 5, failureThreshold: 3}
 readinessProbe: {httpGet: {{ $probe }}, periodSeconds: 2, timeoutSeconds: 2, failureThreshold: 2}
 {{- end }}
-resources:
-  requests: {cpu: 50m, memory: 64Mi}
-  limits: {memory: 256Mi}
+resources: {{- toYaml .Values.builder.resources | nindent 2 }}
 securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
@@ -73,6 +71,7 @@ volumeMounts:
   - {name: builder-tls, mountPath: /etc/portcullis-tls, readOnly: true}
   - {name: builder-registry, mountPath: /etc/portcullis-registry, readOnly: true}
   - {name: builder-sealing, mountPath: /etc/portcullis-sealing, readOnly: true}
+  - {name: builder-repositories, mountPath: /etc/portcullis-repositories, readOnly: true}
   - {name: builder-store, mountPath: /var/lib/portcullis}
   {{- if .Values.builder.postgresql.secretName }}
   - {name: builder-database, mountPath: /etc/portcullis-database, readOnly: true}
@@ -95,6 +94,9 @@ volumeMounts:
 # Without it templates bring no Secrets.
 - name: builder-sealing
   secret: {secretName: {{ $name }}-sealing, optional: true}
+# Without it repositories are followed that need no credentials.
+- name: builder-repositories
+  secret: {secretName: {{ $name }}-repositories, optional: true}
 {{- if .Values.builder.postgresql.secretName }}
 # For mirrors of repositories and logs of builds.
 - name: builder-store
