@@ -2,7 +2,7 @@
 //!
 //! A comment before a block, which readers do not see, says it: `<!-- tested: node -->`,
 //! `<!-- tested: releases -->` (on a node with a registry), `<!-- tested: builds -->` (the same, with a
-//! repository), `<!-- tested: here -->`, or
+//! repository), `<!-- tested: pods -->` (with a builder in a pod), `<!-- tested: here -->`, or
 //! `<!-- untested: REASON -->`.
 
 use std::path::PathBuf;

@@ -14,7 +14,8 @@ use crate::harness::{Gateway, World, echo};
 /// The page with the commands of the first release, which `releases::walk` follows.
 pub(crate) const RELEASES: &str = "docs/releases.md";
 
-/// The page with those that lead from a repository to a URL, which `releases::builds::walk` runs after them.
+/// The page with those that lead from a repository to a URL, which `releases::builds::walk` runs after
+/// them, and those of a builder in a pod, which `releases::builds::pods` runs.
 pub(crate) const BUILDS: &str = "docs/builds.md";
 
 fn pages() -> Vec<String> {
@@ -38,7 +39,8 @@ fn every_command_block_is_tested_or_says_why_not() {
             let is_walked =
                 block.is_tested("node") && (block.page == START || WALK.contains(&&*block.page));
             let is_released = block.is_tested("releases") && block.page == RELEASES;
-            let is_built = block.is_tested("builds") && block.page == BUILDS;
+            let is_built = ["builds", "pods"].iter().any(|place| block.is_tested(place));
+            let is_built = is_built && block.page == BUILDS;
             let is_run = is_walked || is_released || is_built || block.is_tested("here");
             !is_run && reason.is_none_or(str::is_empty)
         })

@@ -28,6 +28,15 @@ pub(crate) async fn control(arguments: &[&str]) {
     assert!(status.success(), "control {arguments:?}");
 }
 
+/// Gives an image of the node, such as `docker.io/local/pause:1`, one more name.
+pub(crate) async fn name_image(image: &str, name: &str) {
+    let state = std::env::var("PORTCULLIS_CLUSTER_STATE").expect("the node's folder");
+    let socket = format!("{state}/containerd.sock");
+    let mut ctr = Command::new("ctr");
+    ctr.args(["--address", &socket, "--namespace", "k8s.io", "images", "tag", image, name]);
+    assert!(ctr.status().await.expect("ctr runs").success(), "{name}");
+}
+
 /// Installs the RBAC resources of these manifests of the gateway, and writes a kubeconfig that
 /// has no other permissions.
 pub(crate) async fn rights(folder: &Path, manifests: &[&str]) -> PathBuf {

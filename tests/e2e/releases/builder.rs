@@ -23,6 +23,7 @@ const CALLERS: [(&str, u8); 6] =
 
 /// A running builder over TLS. Killed on drop.
 pub(super) struct Builder {
+    /// It, or what forwards to it.
     child: Child,
     folder: TempDir,
     host: String,
@@ -55,20 +56,6 @@ impl Builder {
         // Nothing listens on port 1.
         let away = kubeconfig_of("http://127.0.0.1:1");
         fs::write(path("away.json"), away.to_string()).expect("a kubeconfig");
-        let grant = |scope: &str, service: &str, environment: &str| json!({ "scope": scope, "services": [service], "environments": [environment] });
-        let caller = |(name, number): (&str, u8)| {
-            let grants = match name {
-                "ci" => json!([grant("deploy", "web", "*")]),
-                "narrow" => json!([grant("deploy", "web", "staging")]),
-                "reader" => json!([grant("read", "web", "*")]),
-                "stranger" => json!([grant("admin", "shop", "*")]),
-                _ => json!([grant("admin", "*", "*")]),
-            };
-            let hash = write_hash(&key(number).hash());
-            json!({ "name": name, "keys": [{ "hash": hash }], "grants": grants })
-        };
-        let callers: Vec<Value> =
-            CALLERS.into_iter().filter(|(name, _)| *name != "nobody").map(caller).collect();
         let kubeconfig = kubeconfig.map_or_else(|| PathBuf::from("away.json"), Path::to_owned);
         let mut settings = json!({
             "address": "127.0.0.1:0",
@@ -80,7 +67,7 @@ impl Builder {
                 "credentials": "registry.json",
                 "certificateAuthorities": registry.authority(),
             }],
-            "callers": callers,
+            "callers": callers(),
         });
         for (key, value) in further.as_object().expect("settings") {
             settings[key] = value.clone();
@@ -90,6 +77,12 @@ impl Builder {
         write_credentials(folder.path(), &host, registry.credentials());
         let (child, url) = run(folder.path()).await;
         Self { child, folder, host, url }
+    }
+
+    /// One that is not started here: a connection is forwarded to its URL. The folder has the authority
+    /// of its certificate, `ca.pem`.
+    pub(super) fn forwarded(child: Child, url: String, folder: TempDir) -> Self {
+        Self { child, folder, host: String::new(), url }
     }
 
     /// Its folder, in which commands run.
@@ -294,6 +287,23 @@ async fn run(folder: &Path) -> (Child, String) {
     let text = fs::read(&ready).expect("the ready file can be read");
     let ready: Value = serde_json::from_slice(&text).expect("it names the address");
     (child, format!("https://{}", ready["api"].as_str().expect("an address")))
+}
+
+/// The callers, as in the settings.
+pub(super) fn callers() -> Vec<Value> {
+    let grant = |scope: &str, service: &str, environment: &str| json!({ "scope": scope, "services": [service], "environments": [environment] });
+    let caller = |(name, number): (&str, u8)| {
+        let grants = match name {
+            "ci" => json!([grant("deploy", "web", "*")]),
+            "narrow" => json!([grant("deploy", "web", "staging")]),
+            "reader" => json!([grant("read", "web", "*")]),
+            "stranger" => json!([grant("admin", "shop", "*")]),
+            _ => json!([grant("admin", "*", "*")]),
+        };
+        let hash = write_hash(&key(number).hash());
+        json!({ "name": name, "keys": [{ "hash": hash }], "grants": grants })
+    };
+    CALLERS.into_iter().filter(|(name, _)| *name != "nobody").map(caller).collect()
 }
 
 fn key(number: u8) -> Key {

@@ -4,6 +4,7 @@ mod builders;
 mod jobs;
 mod killed;
 mod mirrors;
+mod pods;
 mod pushes;
 mod walk;
 

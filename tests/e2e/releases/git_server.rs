@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -42,7 +42,13 @@ pub(super) struct GitServer {
 
 impl GitServer {
     pub(super) async fn start() -> Self {
-        let (mut server, address) = Self::listen("127.0.0.1:0", "127.0.0.1").await;
+        Self::at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// One at a free port of an address, by which it is known.
+    pub(super) async fn at(address: Ipv4Addr) -> Self {
+        let (mut server, address) =
+            Self::listen(&format!("{address}:0"), &address.to_string()).await;
         server.host = address.to_string();
         server
     }
@@ -166,6 +172,8 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
         .args(["-c", "user.name=Tests", "-c", "user.email=tests@example.com"])
         .args(arguments)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        // It overrides the authority of a server.
+        .env_remove("GIT_SSL_CAINFO")
         .output()
         .expect("git runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -10,7 +10,7 @@ use tokio::process::Command;
 
 use super::builder::Builder;
 use super::registry::Registry;
-use crate::harness::node::{kubectl, rights};
+use crate::harness::node::{kubectl, name_image, rights};
 use crate::harness::{Gateway, WEB, World, eventually};
 
 /// The image of pods that do nothing.
@@ -95,22 +95,7 @@ pub(super) async fn release_of(
 ) -> String {
     let digest = registry.push("web", "1").await;
     let image = format!("{}/web@{digest}", registry.host());
-    let state = std::env::var("PORTCULLIS_CLUSTER_STATE").expect("the node's folder");
-    let tagged = Command::new("ctr")
-        .args([
-            "--address",
-            &format!("{state}/containerd.sock"),
-            "--namespace",
-            "k8s.io",
-            "images",
-            "tag",
-            program,
-            &image,
-        ])
-        .status()
-        .await
-        .expect("ctr runs");
-    assert!(tagged.success(), "{image}");
+    name_image(program, &image).await;
     let request = json!({
         "service": "web", "template": template, "image": registry.image("web", "1"),
     });

@@ -1,7 +1,7 @@
 //! The registry `docker-registry`, with TLS and basic authentication.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -36,7 +36,13 @@ pub(super) struct Registry {
 impl Registry {
     /// Starts one on a free port.
     pub(super) async fn start() -> Self {
-        let (mut registry, address) = Self::listen("127.0.0.1:0", "127.0.0.1").await;
+        Self::at(Ipv4Addr::LOCALHOST).await
+    }
+
+    /// Starts one on a free port of an address, by which it is known.
+    pub(super) async fn at(address: Ipv4Addr) -> Self {
+        let (mut registry, address) =
+            Self::listen(&format!("{address}:0"), &address.to_string()).await;
         registry.host = address.to_string();
         registry.repository.clone_from(&registry.host);
         registry

@@ -22,11 +22,11 @@ use crate::harness::node::{kubeconfig, kubectl};
 /// The Namespace of the Jobs.
 const BUILDS: &str = "portcullis-builds";
 /// The image of their pods.
-const IMAGE: &str = "docker.io/local/portcullis-builder:test";
+pub(super) const IMAGE: &str = "docker.io/local/portcullis-builder:test";
 /// The base image of the service.
 const BASE: &str = "r.test/busybox:1";
 /// An address of the node.
-const NODE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
+pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(10, 200, 0, 1);
 /// Where clouds have the metadata of a machine.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 
