@@ -1,5 +1,6 @@
 //! `portcullis doctor`: what is wrong with an installation, and how to mend it.
 
+mod builds;
 mod checks;
 mod facts;
 mod registry;
@@ -21,7 +22,8 @@ use super::problems::Failure;
 ///
 /// Reads the cluster by kubectl, with your rights, and connects to the gateway from this machine as
 /// a client does: DNS record, ports, certificate. It also checks pods, the registry of their images,
-/// the load balancer, the permissions of the gateway, clocks, identity providers and versions.
+/// the load balancer, the permissions of the gateway, clocks, identity providers, versions, and whether
+/// release builders can build.
 /// Nothing is changed.
 ///
 /// Exits with 1 if there is an error; a check that cannot be made is none.

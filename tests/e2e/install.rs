@@ -180,3 +180,37 @@ fn doctor_without_a_gateway_says_how_to_install_one() {
     assert_eq!((findings.len(), code), (1, Some(1)));
     assert!(findings[0]["help"].as_str().expect("help").contains("portcullis install"));
 }
+
+#[test]
+fn doctor_says_what_a_builder_lacks_for_its_builds() {
+    let deployment = json!({
+        "metadata": { "name": "portcullis-builder", "namespace": "portcullis-builder" },
+        "spec": { "template": { "spec": {
+            "serviceAccountName": "portcullis-builder",
+            "containers": [{ "name": "builder", "image": "r.test/portcullis-builder:1" }],
+            "volumes": [{ "configMap": { "name": "portcullis-builder-0" } }],
+        }}},
+    });
+    let cluster = pending().with("deployments", &json!([deployment]));
+    let settings = json!({ "images": "r.test/{service}", "jobs": {
+        "namespace": "builds", "image": "r.test/portcullis-builder:1" } });
+    let data = json!({ "gateway.yaml": "zone: doctor.invalid\n",
+        "builder.yaml": json!({ "builds": settings }).to_string() });
+    let write = |name: &str, object: Value| {
+        fs::write(cluster.0.path().join(name), object.to_string()).expect("a file");
+    };
+    write("configmap", json!({ "data": data }));
+    let found = |level: &str| {
+        let labels = json!({ "pod-security.kubernetes.io/enforce": level });
+        write("namespace", json!({ "metadata": { "labels": labels } }));
+        let (findings, _) = cluster.doctor();
+        let builds = findings.into_iter().filter(|finding| finding["check"] == "builds");
+        builds.map(|mut finding| finding["message"].take()).collect::<Vec<_>>()
+    };
+    assert_eq!(found("privileged"), ["the builder in portcullis-builder may build in builds"]);
+    fs::write(cluster.0.path().join("denied"), "jobs").expect("a file");
+    let denied = "the builder in portcullis-builder may not create jobs.batch in builds, delete \
+                  jobs.batch in builds, list jobs.batch in builds";
+    let level = "builds has the level baseline, which admits no build";
+    assert_eq!(found("baseline"), [level, denied]);
+}

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde_json::Value;
 
 use super::facts::Facts;
-use super::{Finding, registry};
+use super::{Finding, builds, registry};
 use crate::cli::kubectl::text_at;
 
 /// Renewed every 10 s, and read within moments: what is older is a clock, or a node that is gone.
@@ -25,6 +25,7 @@ pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     findings.push(certificate(facts));
     findings.push(clock(facts));
     findings.extend(issuers(facts));
+    findings.extend(builds::findings(&facts.builders));
     findings
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
+use super::builds;
 use super::registry::{self, Registry};
 use super::rights::{self, Account};
 use crate::cli::kubectl::{GATEWAYS, Kubectl, items, text_at};
@@ -53,6 +54,8 @@ pub(super) struct Facts {
     pub(super) issuers: Vec<(String, Option<String>)>,
     /// The registries of the pods' images.
     pub(super) registries: Vec<Registry>,
+    /// The release builders of the cluster that build.
+    pub(super) builders: Result<Vec<builds::Builder>, String>,
 }
 
 // === impl Facts ===
@@ -79,6 +82,7 @@ impl Facts {
         facts.denied = facts.denied(kubectl).await;
         facts.issuers = facts.issuers().await;
         facts.registries = registry::probe(&facts.pods).await;
+        facts.builders = builds::probe(kubectl).await;
         Ok(facts)
     }
 
@@ -95,7 +99,7 @@ impl Facts {
         };
         let deployment = of_kind("Deployment").into_iter().next();
         let configuration = match &deployment {
-            Some(deployment) => configuration(kubectl, namespace, deployment).await,
+            Some(deployment) => configuration(kubectl, namespace, deployment, "gateway.yaml").await,
             None => Value::Null,
         };
         Ok(Self {
@@ -112,6 +116,7 @@ impl Facts {
             denied: Ok(BTreeSet::new()),
             issuers: Vec::new(),
             registries: Vec::new(),
+            builders: Ok(Vec::new()),
         })
     }
 
@@ -173,13 +178,19 @@ impl Facts {
     }
 }
 
-/// The configuration in the ConfigMap that a Deployment mounts.
-async fn configuration(kubectl: &Kubectl, namespace: &str, deployment: &Value) -> Value {
+/// A file of configuration in a ConfigMap that a Deployment mounts.
+pub(super) async fn configuration(
+    kubectl: &Kubectl,
+    namespace: &str,
+    deployment: &Value,
+    name: &str,
+) -> Value {
+    let pointer = format!("/data/{name}");
     let volumes = deployment.pointer("/spec/template/spec/volumes").and_then(Value::as_array);
     let names = volumes.into_iter().flatten().map(|volume| text_at(volume, "/configMap/name"));
     for name in names.filter(|name| !name.is_empty()) {
         let map = kubectl.json(&["--namespace", namespace, "get", "configmap", name]).await;
-        let file = map.ok().map(|map| text_at(&map, "/data/gateway.yaml").to_owned());
+        let file = map.ok().map(|map| text_at(&map, &pointer).to_owned());
         if let Some(file) = file.filter(|file| !file.is_empty()) {
             return serde_saphyr::from_str(&file).unwrap_or_default();
         }

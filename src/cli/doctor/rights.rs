@@ -35,10 +35,20 @@ pub(super) fn reviews(account: &Account) -> Value {
             attributes.extend(attributes_of(&rule, namespace, std::slice::from_ref(name)));
         }
     }
-    let user = format!("system:serviceaccount:{}:{}", account.namespace, account.name);
+    of_user(&account.namespace, &account.name, attributes)
+}
+
+/// The same for rules of another account, given by Namespace and name, in a Namespace.
+pub(super) fn reviews_in(account: (&str, &str), rules: &[Value], namespace: &str) -> Value {
+    let attributes = rules.iter().flat_map(|rule| attributes_of(rule, namespace, &[])).collect();
+    of_user(account.0, account.1, attributes)
+}
+
+fn of_user(namespace: &str, name: &str, attributes: Vec<Value>) -> Value {
+    let user = format!("system:serviceaccount:{namespace}:{name}");
     let groups = [
         "system:serviceaccounts".to_owned(),
-        format!("system:serviceaccounts:{}", account.namespace),
+        format!("system:serviceaccounts:{namespace}"),
         "system:authenticated".to_owned(),
     ];
     let review = |attributes| {
@@ -60,10 +70,13 @@ fn attributes_of(rule: &Value, namespace: &str, names: &[String]) -> Vec<Value> 
     for group in strings(rule, "apiGroups") {
         for resource in strings(rule, "resources") {
             for verb in strings(rule, "verbs") {
+                // The server takes what follows a `/` for a part of the resource.
+                let (resource, part) = resource.split_once('/').unwrap_or((&resource, ""));
                 attributes.extend(names.iter().map(|name| {
                     json!({
                         "group": group,
                         "resource": resource,
+                        "subresource": part,
                         "verb": verb,
                         "namespace": namespace,
                         "name": name,
@@ -89,6 +102,10 @@ fn describe(answer: &Value) -> String {
     let attribute = |name: &str| text_at(answer, &format!("/spec/resourceAttributes/{name}"));
     let (group, name, namespace) = (attribute("group"), attribute("name"), attribute("namespace"));
     let mut text = format!("{} {}", attribute("verb"), attribute("resource"));
+    let part = attribute("subresource");
+    if !part.is_empty() {
+        text.push_str(&format!("/{part}"));
+    }
     if !group.is_empty() {
         text.push_str(&format!(".{group}"));
     }

@@ -29,6 +29,7 @@ fn healthy() -> Facts {
         denied: Ok(BTreeSet::new()),
         issuers: vec![("corp".to_owned(), None)],
         registries: vec![("registry.example.com:5000".to_owned(), None)],
+        builders: Ok(Vec::new()),
     }
 }
 
