@@ -2,12 +2,14 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-release dev image image-builder test test-pulumi test-quick fmt lint doc deny unit cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image image-builder test test-pulumi test-quick fmt lint doc deny unit counts cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/portcullis
 DENY := $(CACHE)/cargo-deny-$(DENY_VERSION)/bin/cargo-deny
+GUNGRAUN_VERSION := 0.20.0
+GUNGRAUN := $(CACHE)/gungraun-runner-$(GUNGRAUN_VERSION)/bin
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,7 +29,7 @@ image: ## Build the image, its digest and its bill of materials, into target/ima
 image-builder: ## Build the image of the release builder, which has git and buildah (needs root, buildah and mmdebstrap)
 	IMAGE=portcullis-builder deploy/image
 
-test: lint doc deny unit cluster ## Check format, lints, documentation and licences, and run all tests
+test: lint doc deny unit counts cluster ## Check format, lints, documentation and licences, and run all tests
 
 test-quick: lint doc unit ## Run `test` without the Kubernetes node and the licences
 
@@ -66,6 +68,12 @@ unit: setup ## Run all tests except those on a Kubernetes node
 	tests/sslyze/build
 	tests/schemathesis/build
 	$(CARGO) test --workspace --locked --no-fail-fast
+
+counts: setup $(GUNGRAUN) ## Count instructions and allocations of a request, and compare with benches/counts.json (`UPDATE=1` records them)
+	PATH="$(GUNGRAUN):$$PATH" benches/counts $(if $(UPDATE),--update)
+
+$(GUNGRAUN):
+	$(CARGO) install gungraun-runner --version $(GUNGRAUN_VERSION) --locked --debug --root $(@D)
 
 cluster: ## Run the tests on a real Kubernetes node (needs root)
 	tests/cluster/test

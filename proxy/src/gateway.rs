@@ -1,5 +1,13 @@
 //! A whole gateway: what it starts, in which order, and how it stops.
 
+#[cfg(any(test, feature = "counted"))]
+#[allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a request that is counted and fails stops the bench by a panic"
+)]
+pub mod counted;
 mod startup;
 
 use std::fmt;

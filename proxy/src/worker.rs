@@ -110,7 +110,7 @@ pub(crate) fn start(
 }
 
 /// Creates the context of a worker.
-fn context(index: usize, shared: &Shared) -> WorkerContext {
+pub(crate) fn context(index: usize, shared: &Shared) -> WorkerContext {
     let meter = Rc::new(shared.telemetry.meter());
     let random = Random::seeded(index);
     let authorities = shared.authorities.clone();

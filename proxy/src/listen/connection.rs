@@ -135,7 +135,7 @@ impl ListenerContext {
         drop(permit);
     }
 
-    fn account(&self, permit: &Permit) -> Rc<Account> {
+    pub(crate) fn account(&self, permit: &Permit) -> Rc<Account> {
         let worker = &self.worker;
         let limits = &worker.settings.limits;
         Account::new(limits, permit.client(), permit.clients(), Rc::clone(&worker.meter))
@@ -217,7 +217,7 @@ impl ListenerContext {
     }
 
     /// Serves a connection whose protocol is known, until it is closed.
-    async fn http<I>(
+    pub(crate) async fn http<I>(
         &self,
         protocol: Protocol,
         io: I,

@@ -130,7 +130,7 @@ impl Message<'_> {
 
 impl AddedFields<'_> {
     /// Writes them as lines of HTTP/1.1.
-    pub(super) fn put_lines(&self, out: &mut BytesMut) {
+    pub(crate) fn put_lines(&self, out: &mut BytesMut) {
         if let Some(proxy) = &self.proxy {
             proxy.put_lines(out);
         }
