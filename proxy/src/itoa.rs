@@ -4,12 +4,23 @@
 use std::io::Write;
 use std::net::IpAddr;
 
+use http::HeaderValue;
+
 /// The number of decimal digits of `u64::MAX`.
 const MAX_DIGITS: usize = 20;
 
 /// Appends a number in decimal.
 pub(crate) fn put_decimal(out: &mut Vec<u8>, number: u64) {
-    let mut digits = [0_u8; MAX_DIGITS];
+    out.extend_from_slice(decimal(number, &mut [0; MAX_DIGITS]));
+}
+
+/// Returns a number in decimal as the value of a field. `HeaderValue::from` allocates twice.
+pub(crate) fn decimal_value(number: u64) -> HeaderValue {
+    HeaderValue::from_bytes(decimal(number, &mut [0; MAX_DIGITS]))
+        .unwrap_or(HeaderValue::from_static("0"))
+}
+
+fn decimal(number: u64, digits: &mut [u8; MAX_DIGITS]) -> &[u8] {
     let mut rest = number;
     let mut length = 0;
     for digit in digits.iter_mut().rev() {
@@ -20,7 +31,7 @@ pub(crate) fn put_decimal(out: &mut Vec<u8>, number: u64) {
             break;
         }
     }
-    out.extend_from_slice(digits.get(MAX_DIGITS - length..).unwrap_or_default());
+    digits.get(MAX_DIGITS - length..).unwrap_or_default()
 }
 
 /// Appends an address as its `Display` writes it.
@@ -57,6 +68,7 @@ mod tests {
         #[test]
         fn a_number_is_written_as_its_display(number in prop_oneof![any::<u64>(), 0..1_000_u64, Just(u64::MAX)]) {
             prop_assert_eq!(written(|out| put_decimal(out, number)), number.to_string());
+            prop_assert_eq!(decimal_value(number), number.to_string());
         }
 
         #[test]

@@ -12,6 +12,7 @@ use tokio::io::AsyncWrite;
 
 use super::body::Encoder;
 use crate::exchange::{BodyLength, Broken, Frame};
+use crate::itoa::decimal_value;
 
 /// Buffered octets above which no more frames are accepted.
 const BOUND: usize = 64 * 1024;
@@ -113,7 +114,7 @@ impl Outbound {
                 Encoder::Done
             }
             BodyLength::Exact(length) => {
-                put_field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out);
+                put_field(&header::CONTENT_LENGTH, &decimal_value(length), out);
                 Encoder::Exact(length)
             }
             BodyLength::Unknown => {

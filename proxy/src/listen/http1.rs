@@ -21,6 +21,7 @@ use crate::http1::body::{Blanks, Decoder, Encoder};
 use crate::http1::connection::Shared;
 use crate::http1::head::{self, HeadLimits, ParsedRequest};
 use crate::http1::inbound::HeadError;
+use crate::itoa::decimal_value;
 use crate::memory::{Account, Charge};
 use crate::normalize::refusals;
 use crate::request::{DiscardLimit, Discarded};
@@ -247,7 +248,7 @@ impl<T> Responder<T> {
                 Encoder::Done
             }
             BodyLength::Exact(length) => {
-                head.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+                head.headers.insert(CONTENT_LENGTH, decimal_value(length));
                 if has_no_body { Encoder::Done } else { Encoder::Exact(length) }
             }
             BodyLength::Unknown if has_no_body => Encoder::Done,

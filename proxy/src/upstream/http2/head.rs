@@ -11,6 +11,7 @@ use crate::exchange::grpc_timeout::{self, GRPC_TIMEOUT};
 use crate::exchange::{BodyLength, ResponseHead};
 use crate::http1;
 use crate::http2::hpack::{self, Decoder, Field, Name, Undecodable};
+use crate::itoa::decimal_value;
 use crate::upstream::exchange::Message;
 
 /// Indices of pseudo-headers in the static table (RFC 7541 Appendix A).
@@ -50,7 +51,7 @@ pub(super) fn write(message: &Message<'_>, tls: bool, out: &mut Vec<u8>) {
     hpack::literal(index::AUTHORITY, message.host.as_bytes(), out);
     hpack::literal(index::PATH, message.target.as_str().as_bytes(), out);
     if let BodyLength::Exact(length) = message.body {
-        hpack::field(&header::CONTENT_LENGTH, &HeaderValue::from(length), out);
+        hpack::field(&header::CONTENT_LENGTH, &decimal_value(length), out);
     }
     if message.expects_continue {
         hpack::field(&header::EXPECT, &HeaderValue::from_static("100-continue"), out);
