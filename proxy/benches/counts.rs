@@ -38,12 +38,10 @@ library_benchmark_group!(name = requests, benchmarks = [http1, http2, step]);
 
 main!(
     config = LibraryBenchmarkConfig::default()
-        // Collecting stops where the client and the backend begin, and where the allocator does: what
-        // that executes depends on all that was allocated before, and its blocks are counted anyway.
+        // Collecting stops where the client and the backend begin.
         .tool(Callgrind::with_args([
             "toggle-collect=*::counted::fixture::poll_peer*",
-            "toggle-collect=__rustc::__rdl_*",
-            "cache-sim=no",
+            "cache-sim=no"
         ]))
         // An allocation is counted if it was made below the bench's function, which is far away.
         .tool(Dhat::with_args(["num-callers=300"])),

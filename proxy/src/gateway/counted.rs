@@ -12,7 +12,7 @@ mod requests;
 use tokio::io::DuplexStream;
 
 use self::client::{Client, Http1, Http2};
-use self::fixture::Fixture;
+use self::fixture::{Fixture, counted};
 pub use self::pieces::{Piece, Step};
 use crate::listen::socket::Protocol;
 
@@ -75,7 +75,7 @@ impl Connection {
     /// # Panics
     /// Panics if a request fails.
     pub fn run(&mut self) {
-        self.fixture.runtime.block_on(self.client.send(TIMES));
+        counted(|| self.fixture.runtime.block_on(self.client.send(TIMES)));
     }
 }
 
