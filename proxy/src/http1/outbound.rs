@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -12,7 +11,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use tokio::io::AsyncWrite;
 
 use super::body::Encoder;
-use super::buffers;
 use crate::exchange::{BodyLength, Broken, Frame};
 use crate::itoa::decimal_value;
 
@@ -20,6 +18,8 @@ use crate::itoa::decimal_value;
 const BOUND: usize = 64 * 1024;
 /// A body chunk up to this size is copied into the buffer; a larger one is written without a copy.
 const COPY: usize = 4 * 1024;
+/// Buffer capacity that a connection keeps after everything has been written.
+const KEEP: usize = 16 * 1024;
 /// Maximum number of slices per vectored write.
 const SLICES: usize = 16;
 
@@ -27,7 +27,6 @@ const SLICES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pieces: VecDeque<Bytes>,
-    /// Without capacity while nothing waits to be written.
     tail: BytesMut,
     waiting: usize,
     encoder: Encoder,
@@ -91,7 +90,8 @@ impl Outbound {
     where
         A: FnOnce(&mut BytesMut),
     {
-        let out = self.tail();
+        let out = &mut self.tail;
+        out.reserve(1024);
         let (method, target) = (request.method.as_str().as_bytes(), request.target.as_bytes());
         put_parts([method, b" ", target, b" HTTP/1.1\r\n"], out);
         put_field(&header::HOST, request.host, out);
@@ -133,23 +133,15 @@ impl Outbound {
 
     /// Writes a response's head; `encoder` frames its body.
     pub(crate) fn response(&mut self, status: StatusCode, headers: &HeaderMap, encoder: Encoder) {
-        let out = self.tail();
+        self.tail.reserve(1024);
         let reason = status.canonical_reason().unwrap_or_default().as_bytes();
         let code = status.as_str().as_bytes();
-        put_parts([b"HTTP/1.1 ", code, b" ", reason, b"\r\n"], out);
+        put_parts([b"HTTP/1.1 ", code, b" ", reason, b"\r\n"], &mut self.tail);
         for (name, value) in headers {
-            put_field(name, value, out);
+            put_field(name, value, &mut self.tail);
         }
-        out.put_slice(b"\r\n");
+        self.tail.put_slice(b"\r\n");
         self.begin(encoder);
-    }
-
-    /// What is written to next, with a buffer.
-    fn tail(&mut self) -> &mut BytesMut {
-        if self.tail.capacity() == 0 {
-            self.tail = buffers::take();
-        }
-        &mut self.tail
     }
 
     fn begin(&mut self, encoder: Encoder) {
@@ -172,7 +164,6 @@ impl Outbound {
             Frame::Data(data) if data.is_empty() => {}
             Frame::Data(data) => self.push_data(data),
             Frame::Trailers(trailers) => {
-                self.tail();
                 self.is_broken |= !self.encoder.finish(Some(&trailers), &mut self.tail);
                 self.count();
             }
@@ -180,7 +171,6 @@ impl Outbound {
     }
 
     fn push_data(&mut self, data: Bytes) {
-        self.tail();
         if !self.encoder.before_data(data.len(), &mut self.tail) {
             self.is_broken = true;
             return;
@@ -188,8 +178,9 @@ impl Outbound {
         if data.len() <= COPY {
             self.tail.put_slice(&data);
         } else {
-            if !self.tail.is_empty() {
-                self.pieces.push_back(self.tail.split().freeze());
+            let before = self.tail.split().freeze();
+            if !before.is_empty() {
+                self.pieces.push_back(before);
             }
             self.pieces.push_back(data);
         }
@@ -285,7 +276,11 @@ impl Outbound {
             self.tail.advance(written);
             return;
         }
-        buffers::give(mem::take(&mut self.tail));
+        self.tail.clear();
+        // A large head is rarely followed by another, and connections can be long-lived.
+        if self.tail.try_reclaim(KEEP + 1) {
+            self.tail = BytesMut::new();
+        }
     }
 }
 

@@ -110,8 +110,7 @@ impl Http1Exchange {
     pub(super) fn into_idle(self, now: Instant) -> Option<Idle> {
         let Self { request: Http1Sink(connection), response, .. } = self;
         let is_clean = {
-            let mut connection = connection.borrow();
-            connection.inbound.give_back();
+            let connection = connection.borrow();
             !connection.outbound.is_incomplete()
                 && connection.outbound.is_flushed()
                 && connection.inbound.is_body_done()
