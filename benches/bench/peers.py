@@ -105,6 +105,15 @@ defaults
 """
 
 
+def haproxy_bind(place, shape):
+    """Where HAProxy listens, with TLS by a file that has both chain and key."""
+    bind = f"bind 127.0.0.1:{place.port}"
+    if shape.tls:
+        (place.folder / "both.pem").write_text(place.certificate.read_text() + place.key.read_text())
+        return f"{bind} ssl crt {place.folder}/both.pem alpn {'h2' if shape.http2 else 'http/1.1'}"
+    return f"{bind} proto h2" if shape.http2 else bind
+
+
 class HAProxy(Peer):
     """HAProxy; `passthrough` moves bytes only, and is the lower bound for a proxy of this kind."""
 
@@ -119,12 +128,7 @@ class HAProxy(Peer):
         return said(["haproxy", "-v"])
 
     def start(self, row, place):
-        bind = f"bind 127.0.0.1:{place.port}"
-        if row.shape.tls:
-            bind += f" ssl crt {place.folder}/both.pem alpn {'h2' if row.shape.http2 else 'http/1.1'}"
-            (place.folder / "both.pem").write_text(place.certificate.read_text() + place.key.read_text())
-        elif row.shape.http2:
-            bind += " proto h2"
+        bind = haproxy_bind(place, row.shape)
         server = f"server s 127.0.0.1:{place.backend_port}" + (" proto h2" if row.upstream == "h2c" else "")
         http = f"""
     option httplog

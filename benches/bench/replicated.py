@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from .gateways import HOST, listeners_for_operators
-from .peers import haproxy_begins
+from .peers import haproxy_begins, haproxy_bind
 from .process import Process, status, wait_for
 
 
@@ -65,15 +65,11 @@ http {{
 
 def haproxy(place, shape, upstream, _program):
     """HAProxy, which tries another backend after failed connections and empty responses."""
-    bind = f"bind 127.0.0.1:{place.port}"
-    if shape.tls:
-        bind += f" ssl crt {place.folder}/both.pem alpn {'h2' if shape.http2 else 'http/1.1'}"
-        (place.folder / "both.pem").write_text(place.certificate.read_text() + place.key.read_text())
     protocol = " proto h2" if upstream == "h2c" else ""
     servers = "".join(f"\n    server s{port} 127.0.0.1:{port}{protocol}" for port in place.backend_ports)
     file = place.folder / "haproxy.cfg"
     file.write_text(f"""{haproxy_begins('http', place.log_port)}frontend in
-    {bind}
+    {haproxy_bind(place, shape)}
     default_backend backend
 backend backend
     balance leastconn
