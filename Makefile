@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-release dev image image-builder test test-pulumi test-quick fmt lint doc deny unit counts cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
+.PHONY: help demo demo-release dev image image-builder test test-pulumi test-quick checks peers node fmt lint doc deny unit counts cluster bench bench-analysis bench-failover bench-feed bench-hiding bench-releases bench-rollout bench-shadow bench-slow-pod fuzz setup
 
 CARGO ?= cargo
 DENY_VERSION := 0.20.2
@@ -29,7 +29,11 @@ image: ## Build the image, its digest and its bill of materials, into target/ima
 image-builder: ## Build the image of the release builder, which has git and buildah (needs root, buildah and mmdebstrap)
 	IMAGE=portcullis-builder deploy/image
 
-test: lint doc deny unit counts cluster ## Check format, lints, documentation and licences, and run all tests
+test: checks unit counts cluster ## Check format, lints, documentation and licences, and run all tests
+
+# Side by side: downloads, and crates that wait for each other, leave a CPU idle.
+checks: ## Check format, lints, documentation and licences, and build the peers of the tests meanwhile
+	$(MAKE) -j2 lint peers doc deny node
 
 test-quick: lint doc unit ## Run `test` without the Kubernetes node and the licences
 
@@ -45,10 +49,10 @@ lint: setup ## Check format and lints, on all targets
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 
 # The documentation is for developers of Portcullis: it includes private items, so links to them are valid.
-doc: ## Build the documentation of the crates, with warnings denied
+doc: setup ## Build the documentation of the crates, with warnings denied
 	RUSTDOCFLAGS="-D warnings -A rustdoc::private_intra_doc_links" $(CARGO) doc --workspace --no-deps --document-private-items --locked
 
-deny: $(DENY) ## Check licences, duplicates and sources of dependencies, and advisories if their database is available
+deny: setup $(DENY) ## Check licences, duplicates and sources of dependencies, and advisories if their database is available
 	$(DENY) --workspace --locked check --hide-inclusion-graph bans licenses sources
 	@if timeout 20 git ls-remote -q https://github.com/RustSec/advisory-db HEAD > /dev/null 2>&1; then \
 	  $(DENY) --workspace --locked check advisories; \
@@ -59,7 +63,7 @@ deny: $(DENY) ## Check licences, duplicates and sources of dependencies, and adv
 $(DENY):
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(CACHE)/cargo-deny-$(DENY_VERSION)
 
-unit: setup ## Run all tests except those on a Kubernetes node
+peers: setup ## Build what the tests run beside the gateway, once, into the user's cache folder
 	tests/tools/build
 	tests/bazel/build
 	tests/chart/build
@@ -67,6 +71,11 @@ unit: setup ## Run all tests except those on a Kubernetes node
 	tests/pulumi/build
 	tests/sslyze/build
 	tests/schemathesis/build
+
+node: setup ## Build the Kubernetes node of the tests, once, into the user's cache folder
+	tests/cluster/build
+
+unit: peers ## Run all tests except those on a Kubernetes node
 	$(CARGO) test --workspace --locked --no-fail-fast
 
 counts: setup $(GUNGRAUN) ## Count instructions and allocations of a request, and compare with benches/counts.json (`UPDATE=1` records them)
