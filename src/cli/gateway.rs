@@ -6,8 +6,12 @@ use std::sync::Arc;
 use clap::Args;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
+use portcullis_config::source::SourceError;
 use portcullis_config::{bearer_review, store};
 use portcullis_proxy::gateway;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::RecvError;
 
 use super::problems::Failure;
 use super::process::{Process, StopSignals};
@@ -57,8 +61,7 @@ impl Gateway {
             admin = addresses.admin.map(tracing::field::display),
             "listening"
         );
-        let mut control =
-            tokio::spawn(portcullis_config::run(settings, live, std::future::pending()));
+        let mut control_loop = start_control_loop(settings, live)?;
         let announced = async {
             gateway.ready().await;
             tracing::info!("ready");
@@ -67,14 +70,33 @@ impl Gateway {
         tokio::select! {
             announced = announced => announced?,
             () = signals.received() => return drain(gateway, signals).await,
-            stopped = &mut control => return Err(control_stopped(stopped)),
+            stopped = &mut control_loop => return Err(control_loop_stopped(stopped)),
         }
         tokio::select! {
             () = signals.received() => drain(gateway, signals).await,
-            stopped = &mut control => Err(control_stopped(stopped)),
+            stopped = &mut control_loop => Err(control_loop_stopped(stopped)),
             () = gateway.stopped() => Err(Failure::new("all workers have stopped")),
         }
     }
+}
+
+/// How the control loop ended; an error of the channel if it panicked.
+type ControlLoop = oneshot::Receiver<Result<(), SourceError>>;
+
+/// Starts the control loop on a thread of its own. To translate 10,000 Services takes a while, and probes, scrapes and logins
+/// do not wait for it.
+fn start_control_loop(settings: Arc<Settings>, live: Arc<Live>) -> Result<ControlLoop, Failure> {
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
+    let (stopped, control_loop) = oneshot::channel();
+    std::thread::Builder::new()
+        .name("control-loop".to_owned())
+        .spawn(move || {
+            let run = portcullis_config::run(settings, live, std::future::pending());
+            // Nobody waits for it any more when the process ends.
+            drop(stopped.send(runtime.block_on(run)));
+        })
+        .map_err(|error| Failure::new(format!("failed to start a thread: {error}")))?;
+    Ok(control_loop)
 }
 
 async fn drain(gateway: gateway::Gateway, mut signals: StopSignals) -> Result<ExitCode, Failure> {
@@ -87,12 +109,10 @@ async fn drain(gateway: gateway::Gateway, mut signals: StopSignals) -> Result<Ex
     }
 }
 
-fn control_stopped(
-    stopped: Result<Result<(), impl std::error::Error>, tokio::task::JoinError>,
-) -> Failure {
+fn control_loop_stopped(stopped: Result<Result<(), SourceError>, RecvError>) -> Failure {
     match stopped {
         Ok(Ok(())) => Failure::new("the source of resources has stopped"),
         Ok(Err(error)) => Failure::new(error),
-        Err(error) => Failure::new(format!("the control plane has stopped: {error}")),
+        Err(_) => Failure::new("the control loop has panicked"),
     }
 }
