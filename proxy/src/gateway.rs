@@ -27,6 +27,7 @@ use self::startup::Startup;
 use crate::admin::Admin;
 use crate::certificates::PlaceholderError;
 use crate::listen::bind::{self, Addresses, BindError, Bound};
+use crate::listen::placement::Placement;
 use crate::telemetry::{Telemetry, TelemetryError};
 use crate::worker::{self, Phase};
 
@@ -120,8 +121,9 @@ impl Gateway {
         }
         admin.serve(admin_sockets, &mut control).map_err(StartError::Thread)?;
         let (sender, alive) = mpsc::channel(1);
-        for (index, sockets) in sockets.into_iter().enumerate() {
-            worker::start(index, shared.clone(), sockets, sender.clone())
+        let workers = sockets.into_iter().zip(Placement::of_workers(count));
+        for (index, (sockets, placement)) in workers.enumerate() {
+            worker::start(index, shared.clone(), sockets, placement, sender.clone())
                 .map_err(StartError::Thread)?;
         }
         Ok(Self { settings, addresses, admin, phase, alive, control, telemetry })

@@ -9,6 +9,7 @@ pub(crate) mod http1;
 pub(crate) mod http2;
 mod lazy_timer;
 mod linger;
+pub(crate) mod placement;
 pub(crate) mod proxy_protocol;
 pub(crate) mod socket;
 pub(crate) mod stream_tasks;

@@ -28,11 +28,12 @@ use crate::choose::Dealer;
 use crate::decision::LocalPaths;
 use crate::hsts::Hsts;
 use crate::limit::{RateLimiter, RateLimits};
-use crate::listen::accept::accept;
+use crate::listen::accept::{accept, take_over};
 use crate::listen::admission::Admission;
 use crate::listen::bind::Sockets;
 use crate::listen::connection::ListenerContext;
 use crate::listen::drain::Drains;
+use crate::listen::placement::{Passed, Placement};
 use crate::proxy_headers::ProxyHeaderSettings;
 use crate::proxy_headers::prepared::PreparedCache;
 use crate::random::Random;
@@ -89,6 +90,7 @@ pub(crate) fn start(
     index: usize,
     shared: Shared,
     sockets: Sockets,
+    placement: (Placement, mpsc::Receiver<Passed>),
     alive: mpsc::Sender<()>,
 ) -> io::Result<JoinHandle<()>> {
     let (sender, built) = blocking::sync_channel(1);
@@ -101,7 +103,7 @@ pub(crate) fn start(
                 Err(error) => return drop(sender.send(Err(error))),
             };
         drop(sender.send(Ok(())));
-        if let Err(error) = runtime.block_on(run(index, shared, sockets)) {
+        if let Err(error) = runtime.block_on(run(index, shared, sockets, placement)) {
             tracing::error!(worker = index, %error, "worker failed");
         }
     })?;
@@ -144,32 +146,35 @@ pub(crate) fn context(index: usize, shared: &Shared) -> WorkerContext {
 }
 
 /// Serves until the gateway stops.
-async fn run(index: usize, shared: Shared, sockets: Sockets) -> io::Result<()> {
+async fn run(
+    index: usize,
+    shared: Shared,
+    sockets: Sockets,
+    (placement, passed): (Placement, mpsc::Receiver<Passed>),
+) -> io::Result<()> {
     let worker = Rc::new(context(index, &shared));
     let drains = Drains::default();
+    let placement = Rc::new(placement);
     let listener_context = |listener: &'static str, tls: Option<&TlsAcceptor>| {
         Rc::new(ListenerContext {
             worker: Rc::clone(&worker),
             listener,
             tls: tls.cloned(),
             admission: Arc::clone(&shared.admission),
+            placement: Rc::clone(&placement),
             streams: Rc::default(),
         })
     };
-    if let Some(http) = sockets.http {
-        spawn_local(accept(
-            TcpListener::from_std(http)?,
-            listener_context(Listener::HTTP, None),
-            drains.handle(),
-        ));
+    let mut listeners = Vec::new();
+    let sockets =
+        [(Listener::HTTP, sockets.http, None), (Listener::HTTPS, sockets.https, Some(&shared.tls))];
+    for (name, socket, tls) in sockets {
+        let Some(socket) = socket else { continue };
+        let context = listener_context(name, tls);
+        listeners.push(Rc::clone(&context));
+        spawn_local(accept(TcpListener::from_std(socket)?, context, drains.handle()));
     }
-    if let Some(https) = sockets.https {
-        spawn_local(accept(
-            TcpListener::from_std(https)?,
-            listener_context(Listener::HTTPS, Some(&shared.tls)),
-            drains.handle(),
-        ));
-    }
+    spawn_local(take_over(passed, listeners, drains.handle()));
     spawn_local(sweep(Rc::clone(&worker)));
     spawn_local(reauthorize(Rc::clone(&worker)));
     spawn_local(apply_checks(Rc::clone(&worker), shared.failing.subscribe()));

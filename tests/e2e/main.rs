@@ -66,3 +66,4 @@ mod trailers;
 mod upstream;
 mod variants;
 mod websocket;
+mod workers;

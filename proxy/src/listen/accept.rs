@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use super::connection::ListenerContext;
 use super::drain::Drain;
+use super::placement::Passed;
 
 /// Initial and maximum back-off when file descriptors or memory are exhausted. Until then
 /// connections wait in the kernel's queue, and connections that close free resources.
@@ -28,7 +30,7 @@ pub(crate) async fn accept(listener: TcpListener, context: Rc<ListenerContext>, 
         match outcome(accepted) {
             Outcome::Accepted(stream, address) => {
                 back_off = BACK_OFF.0;
-                context.spawn(stream, address, &drain);
+                context.place(stream, address, &drain);
             }
             Outcome::ConnectionFailed => context.accept_failed("other"),
             Outcome::Exhausted(error) => {
@@ -48,7 +50,33 @@ pub(crate) async fn accept(listener: TcpListener, context: Rc<ListenerContext>, 
         }
     }
     while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        context.spawn(stream, address, &drain);
+        context.keep(stream, address, &drain);
+    }
+}
+
+/// Takes over connections that other workers have accepted, until the gateway drains, and then what
+/// is left of them. `listeners` are those of this worker.
+pub(crate) async fn take_over(
+    mut passed: mpsc::Receiver<Passed>,
+    listeners: Vec<Rc<ListenerContext>>,
+    drain: Drain,
+) {
+    let take = |passed: Passed| {
+        let context = listeners.iter().find(|context| context.listener == passed.listener);
+        if let Some(context) = context {
+            context.take(passed, &drain);
+        }
+    };
+    let mut draining = drain.draining();
+    loop {
+        tokio::select! {
+            Some(passed) = passed.recv() => take(passed),
+            () = &mut draining => break,
+        }
+    }
+    passed.close();
+    while let Some(passed) = passed.recv().await {
+        take(passed);
     }
 }
 

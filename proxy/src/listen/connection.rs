@@ -15,6 +15,7 @@ use tokio_rustls::server::TlsStream;
 use super::admission::{Admission, Permit};
 use super::drain::Drain;
 use super::http2::{RequestBody, Responder};
+use super::placement::{Passed, Place, Placement};
 use super::socket::{HeaderError, Protocol, Socket};
 use super::stream_tasks::StreamTasks;
 use super::tls;
@@ -36,6 +37,7 @@ pub(crate) struct ListenerContext {
     /// `Some` for HTTPS.
     pub(crate) tls: Option<TlsAcceptor>,
     pub(crate) admission: Arc<Admission>,
+    pub(crate) placement: Rc<Placement>,
     pub(crate) streams: Rc<StreamTasks<Stream>>,
 }
 
@@ -73,8 +75,31 @@ enum RefusedConnection {
 // === impl ListenerContext ===
 
 impl ListenerContext {
+    /// Serves an accepted connection, here or by the worker with the fewest.
+    pub(super) fn place(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
+        if let Some((stream, place)) = self.placement.place(stream, address, self.listener) {
+            self.spawn(stream, address, place, drain);
+        }
+    }
+
+    /// Serves an accepted connection here.
+    pub(super) fn keep(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
+        self.spawn(stream, address, self.placement.own_place(), drain);
+    }
+
+    /// Serves a connection that another worker has accepted.
+    pub(super) fn take(self: &Rc<Self>, passed: Passed, drain: &Drain) {
+        match TcpStream::from_std(passed.stream) {
+            Ok(stream) => self.spawn(stream, passed.address, passed.place, drain),
+            Err(error) => {
+                tracing::warn!(listener = self.listener, %error, "failed to take over a connection");
+                self.accept_failed("other");
+            }
+        }
+    }
+
     /// Serves the connection in its own task, or closes it if there are too many.
-    pub(super) fn spawn(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
+    fn spawn(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, place: Place, drain: &Drain) {
         self.worker.meter.accepted(self.listener);
         let Ok(permit) = self.admission.admit() else {
             return self.refused(RefusedConnection::Connections);
@@ -83,6 +108,7 @@ impl ListenerContext {
             Socket::new(stream),
             address,
             permit,
+            place,
             drain.clone(),
         ));
     }
@@ -101,6 +127,7 @@ impl ListenerContext {
         socket: Socket,
         address: SocketAddr,
         mut permit: Permit,
+        place: Place,
         drain: Drain,
     ) {
         let limit = self.worker.settings.timeouts.handshake;
@@ -132,7 +159,7 @@ impl ListenerContext {
                 );
             }
         }
-        drop(permit);
+        drop((permit, place));
     }
 
     pub(crate) fn account(&self, permit: &Permit) -> Rc<Account> {

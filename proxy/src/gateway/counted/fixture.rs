@@ -33,6 +33,7 @@ use crate::exchange::Peer;
 use crate::gateway::startup::Startup;
 use crate::listen::connection::ListenerContext;
 use crate::listen::drain::Drains;
+use crate::listen::placement::Placement;
 use crate::listen::socket::Protocol;
 use crate::worker::{self, Phase};
 use crate::worker_context::WorkerContext;
@@ -82,11 +83,14 @@ impl Fixture {
             let telemetry = startup.telemetry(None).unwrap();
             let (authenticator, portal) = startup.access(None, &telemetry).unwrap();
             let shared = startup.shared(phases, authenticator, portal, telemetry).unwrap();
+            let placement = Placement::of_workers(1).into_iter().map(|(one, _)| Rc::new(one));
+            let placement = placement.last().unwrap();
             Rc::new(ListenerContext {
                 worker: Rc::new(worker::context(0, &shared)),
                 listener: Listener::HTTPS,
                 tls: None,
                 admission: Arc::clone(&shared.admission),
+                placement,
                 streams: Rc::default(),
             })
         });
