@@ -18,7 +18,12 @@ def grpc_message(length):
     return b"\0" + payload.to_bytes(4, "big") + b"x" * payload
 
 
-def start(upstream, folder, port, cpu):
+def loopback(number):
+    """The addresses of a backend, from 0 on."""
+    return f"127.0.{number // 250}.{number % 250 + 1}"
+
+
+def start(upstream, folder, port, cpu, addresses=1):
     """Answers GET /get with `BODY_BYTES` bytes, GET /large with `LARGE_BYTES`, POST /upload with `BODY_BYTES` after it has read the whole request, and
     POST /post (gRPC) with a message of as many and the trailer `grpc-status: 0`."""
     files = folder / "files"
@@ -28,13 +33,14 @@ def start(upstream, folder, port, cpu):
     for name in ("post", "upload"):
         (files / name).write_bytes(b"")  # found, so that the answer is 405 and not 404
     (files / "message").write_bytes(grpc_message(BODY_BYTES))
+    listen = [f"listen {loopback(number)}:{port} {'http2' if upstream == 'h2c' else ''};" for number in range(addresses)]
     file = folder / "backend.conf"
     file.write_text(f"""
 daemon off;
 worker_processes 1;
 pid {folder}/backend.pid;
 error_log {folder}/backend.error.log;
-events {{ worker_connections 4096; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     keepalive_requests 100000000;
@@ -45,7 +51,7 @@ http {{
     client_body_temp_path {folder}; proxy_temp_path {folder};
     fastcgi_temp_path {folder}; uwsgi_temp_path {folder}; scgi_temp_path {folder};
     server {{
-        listen 127.0.0.1:{port} {'http2' if upstream == 'h2c' else ''};
+        {" ".join(listen)}
         root {files};
         location = /get {{ }}
         location = /post {{

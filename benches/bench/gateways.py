@@ -8,6 +8,7 @@ request's way: nginx by `buffer=`, HAProxy by a ring whose content goes to a log
 import subprocess
 from dataclasses import dataclass
 
+from .backends import loopback
 from .process import Process, status
 
 HOST = "web--bench.example.test"
@@ -62,6 +63,8 @@ class Variation:
 
     workers: int = 1
     services: int = 1
+    # Of each service.
+    endpoints: int = 1
     # Two variants of the service, between which browsers are divided by their cookie.
     canary: bool = False
 
@@ -109,7 +112,7 @@ accessLog: {{format: combined, file: {place.folder}/portcullis.access.log}}
 
     def _manifests(self, row, place):
         protocol = "kubernetes.io/h2c" if row.upstream == "h2c" else "http"
-        services = [_service(name, "{}", protocol, place.backend_port) for name in ("web", *(f"s{number}" for number in range(1, self.variation.services)))]
+        services = [_service(name, "{}", protocol, place.backend_port, self.variation.endpoints) for name in ("web", *(f"s{number}" for number in range(1, self.variation.services)))]
         if self.variation.canary:
             services[0] = _service("web", "{portcullis.dev/affinity: cookie}", protocol, place.backend_port)
             canary = '{portcullis.dev/canary-of: web, portcullis.dev/canary-weight: "50"}'
@@ -124,7 +127,8 @@ metadata:
 {"".join(services)}"""
 
 
-def _service(name, annotations, protocol, port):
+def _service(name, annotations, protocol, port, endpoints=1):
+    pods = ", ".join(f"{{addresses: [{loopback(number)}], conditions: {{ready: true}}}}" for number in range(endpoints))
     return f"""---
 apiVersion: v1
 kind: Service
@@ -137,5 +141,5 @@ kind: EndpointSlice
 metadata: {{name: {name}-1, namespace: bench, labels: {{kubernetes.io/service-name: {name}}}}}
 addressType: IPv4
 ports: [{{name: web, port: {port}, protocol: TCP}}]
-endpoints: [{{addresses: [127.0.0.1], conditions: {{ready: true}}}}]
+endpoints: [{pods}]
 """

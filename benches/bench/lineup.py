@@ -48,7 +48,7 @@ def started(row, chosen, connections=4096):
         if row.shape.echo:
             backend = running.enter_context(backends.start_echo(row.shape.grpc, own, backend_port, LOAD_CPU))
         else:
-            backend = running.enter_context(backends.start(row.upstream, own, backend_port, LOAD_CPU))
+            backend = running.enter_context(backends.start(row.upstream, own, backend_port, LOAD_CPU, row.addresses))
         found = {}
         for gateway in chosen:
             port, admin_port = free_ports(2)

@@ -30,6 +30,11 @@ class Row:
     most: float = 1.05
 
     @property
+    def addresses(self):
+        """Those of the backend."""
+        return max((variation.endpoints for variation in self.variations.values()), default=1)
+
+    @property
     def opening(self):
         """The connections that are opened for a round, unless that is the work."""
         return 0 if self.shape.fresh else self.shape.connections
@@ -59,6 +64,8 @@ ROWS = [
     Row("http2-up", "HTTP/2 over TLS, 1 MiB up, 4 × 4 streams", Shape(True, True, 4, 4, up=LARGE_BYTES), share=LARGE),
     Row("services", "HTTP/1.1, one of many services", HTTP1, variations={
         "1,000 services": Variation(services=1_000), "10,000 services": Variation(services=10_000)}),
+    Row("endpoints", "HTTP/1.1, one of many endpoints", HTTP1, variations={
+        "100 endpoints": Variation(endpoints=100), "1,000 endpoints": Variation(endpoints=1_000)}),
     Row("canary", "HTTP/1.1 over TLS, a browser that keeps its variant", TLS, most=1.1, variations={"sticky canary": Variation(canary=True)}),
     Row("workers", "HTTP/1.1, 64 connections on two workers", HTTP1, variations={"two workers": Variation(workers=2)}),
 ]
