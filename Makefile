@@ -60,7 +60,7 @@ deny: setup $(DENY) ## Check licences, duplicates and sources of dependencies, a
 	  echo "SKIPPED: advisories of dependencies, because their database is unreachable"; \
 	fi
 
-$(DENY):
+$(DENY): | setup
 	$(CARGO) install cargo-deny --version $(DENY_VERSION) --locked --debug --root $(CACHE)/cargo-deny-$(DENY_VERSION)
 
 peers: setup ## Build what the tests run beside the gateway, once, into the user's cache folder
@@ -72,8 +72,8 @@ peers: setup ## Build what the tests run beside the gateway, once, into the user
 	tests/sslyze/build
 	tests/schemathesis/build
 
-node: setup ## Build the Kubernetes node of the tests, once, into the user's cache folder
-	tests/cluster/build
+node: setup ## Build the Kubernetes node of the tests, which needs root, once, into the user's cache folder
+	[ "$$(id -u)" != 0 ] || tests/cluster/build
 
 unit: peers ## Run all tests except those on a Kubernetes node
 	$(CARGO) test --workspace --locked --no-fail-fast
@@ -81,7 +81,7 @@ unit: peers ## Run all tests except those on a Kubernetes node
 counts: setup $(GUNGRAUN) ## Count instructions and allocations of a request, and compare with benches/counts.json (`UPDATE=1` records them)
 	PATH="$(GUNGRAUN):$$PATH" benches/counts $(if $(UPDATE),--update)
 
-$(GUNGRAUN):
+$(GUNGRAUN): | setup
 	$(CARGO) install gungraun-runner --version $(GUNGRAUN_VERSION) --locked --debug --root $(@D)
 
 cluster: ## Run the tests on a real Kubernetes node (needs root)
