@@ -37,7 +37,7 @@ pub const MAX_PROBLEMS: usize = 10_000;
 
 /// Keeps `live` up to date with the source in `settings` until `shutdown`.
 ///
-/// Blocks its thread while it translates, so it has one of its own in the gateway.
+/// Blocks its thread while it translates, so it has one of its own in the gateway. What it spawns needs another.
 ///
 /// # Errors
 /// The source cannot be started, or has terminated. An outage of the source is not an error: `live`

@@ -16,8 +16,8 @@
 //! login sessions between replicas, and [`bearer_review`] asks a cluster who may read telemetry.
 //!
 //! A gateway calls [`settings::Settings::read`], creates a [`live::Live`] for its workers, and on
-//! the runtime of its control plane awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which
-//! keeps it up to date.
+//! a thread of its own awaits [`run`]`(Arc<Settings>, Arc<Live>, shutdown)`, which keeps it up to
+//! date.
 //!
 //! The crate depends on neither hyper nor rustls: certificates pass through it as bytes.
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use clap::Args;
 use portcullis_config::live::Live;
 use portcullis_config::settings::Settings;
-use portcullis_config::source::SourceError;
 use portcullis_config::{bearer_review, store};
 use portcullis_proxy::gateway;
 use tokio::runtime::Builder;
@@ -81,19 +80,26 @@ impl Gateway {
 }
 
 /// How the control loop ended; an error of the channel if it panicked.
-type ControlLoop = oneshot::Receiver<Result<(), SourceError>>;
+type ControlLoop = oneshot::Receiver<Result<(), Failure>>;
 
 /// Starts the control loop on a thread of its own. To translate 10,000 Services takes a while, and probes, scrapes and logins
 /// do not wait for it.
 fn start_control_loop(settings: Arc<Settings>, live: Arc<Live>) -> Result<ControlLoop, Failure> {
-    let runtime = Builder::new_current_thread().enable_all().build().map_err(Failure::new)?;
     let (stopped, control_loop) = oneshot::channel();
     std::thread::Builder::new()
         .name("control-loop".to_owned())
         .spawn(move || {
+            // The sources are read on the other thread meanwhile.
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("sources")
+                .enable_all()
+                .build()
+                .map_err(Failure::new);
             let run = portcullis_config::run(settings, live, std::future::pending());
+            let result = runtime.and_then(|runtime| runtime.block_on(run).map_err(Failure::new));
             // Nobody waits for it any more when the process ends.
-            drop(stopped.send(runtime.block_on(run)));
+            drop(stopped.send(result));
         })
         .map_err(|error| Failure::new(format!("failed to start a thread: {error}")))?;
     Ok(control_loop)
@@ -109,10 +115,10 @@ async fn drain(gateway: gateway::Gateway, mut signals: StopSignals) -> Result<Ex
     }
 }
 
-fn control_loop_stopped(stopped: Result<Result<(), SourceError>, RecvError>) -> Failure {
+fn control_loop_stopped(stopped: Result<Result<(), Failure>, RecvError>) -> Failure {
     match stopped {
         Ok(Ok(())) => Failure::new("the source of resources has stopped"),
-        Ok(Err(error)) => Failure::new(error),
+        Ok(Err(failure)) => failure,
         Err(_) => Failure::new("the control loop has panicked"),
     }
 }
