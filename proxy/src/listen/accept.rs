@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 
 use super::connection::ListenerContext;
 use super::drain::Drain;
@@ -49,9 +50,24 @@ pub(crate) async fn accept(listener: TcpListener, context: Rc<ListenerContext>, 
             }
         }
     }
-    while let Some(Ok((stream, address))) = listener.accept().now_or_never() {
-        context.keep(stream, address, &drain);
+    for accepted in queued(&listener) {
+        match outcome(accepted) {
+            Outcome::Accepted(stream, address) => context.keep(stream, address, &drain),
+            Outcome::ConnectionFailed => context.accept_failed("other"),
+            Outcome::Exhausted(_) => {
+                context.accept_failed("exhausted");
+                break;
+            }
+        }
     }
+}
+
+/// What the kernel has in the listener's queue. However many there are: a task's budget (which tokio
+/// counts) would end the queue early.
+fn queued(
+    listener: &TcpListener,
+) -> impl Iterator<Item = io::Result<(TcpStream, SocketAddr)>> + '_ {
+    std::iter::from_fn(|| unconstrained(listener.accept()).now_or_never())
 }
 
 /// Takes over connections that other workers have accepted, until the gateway drains, and then what
@@ -116,4 +132,29 @@ pub(crate) fn is_of_one_connection(error: &io::Error) -> bool {
             | PermissionDenied
             | TimedOut
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_queued_connections_are_accepted() {
+        const QUEUED: usize = 300;
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind(([127, 0, 0, 1], 0).into()).expect("bound");
+        let listener = socket.listen(1024).expect("it listens");
+        let address = listener.local_addr().expect("bound");
+        let mut clients = Vec::new();
+        for _ in 0..QUEUED {
+            clients.push(TcpStream::connect(address).await.expect("connected"));
+        }
+        // The listener is known to be readable, as in the accept loop.
+        let first = listener.accept().await;
+        let accepted: Vec<_> = queued(&listener).collect();
+        assert!(first.is_ok() && accepted.iter().all(Result::is_ok));
+        assert_eq!(accepted.len(), QUEUED - 1);
+    }
 }

@@ -1,5 +1,6 @@
 //! A client connection from its socket to HTTP: limits, PROXY protocol, TLS, and HTTP version.
 
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -75,35 +76,51 @@ enum RefusedConnection {
 // === impl ListenerContext ===
 
 impl ListenerContext {
-    /// Serves an accepted connection, here or by the worker with the fewest.
+    /// Serves an accepted connection, here or by the worker with the fewest, or closes it if there
+    /// are too many.
     pub(super) fn place(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
-        if let Some((stream, place)) = self.placement.place(stream, address, self.listener) {
-            self.spawn(stream, address, place, drain);
+        let Some(permit) = self.admit() else { return };
+        match self.placement.place(stream, address, self.listener, permit) {
+            Ok(Some((stream, permit, place))) => self.spawn(stream, address, permit, place, drain),
+            Ok(None) => {}
+            Err(error) => self.lost(&error),
         }
     }
 
-    /// Serves an accepted connection here.
+    /// Serves an accepted connection here, or closes it if there are too many.
     pub(super) fn keep(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, drain: &Drain) {
-        self.spawn(stream, address, self.placement.own_place(), drain);
+        if let Some(permit) = self.admit() {
+            self.spawn(stream, address, permit, self.placement.own_place(), drain);
+        }
     }
 
     /// Serves a connection that another worker has accepted.
     pub(super) fn take(self: &Rc<Self>, passed: Passed, drain: &Drain) {
-        match TcpStream::from_std(passed.stream) {
-            Ok(stream) => self.spawn(stream, passed.address, passed.place, drain),
-            Err(error) => {
-                tracing::warn!(listener = self.listener, %error, "failed to take over a connection");
-                self.accept_failed("other");
-            }
+        let Passed { stream, address, permit, place, .. } = passed;
+        match TcpStream::from_std(stream) {
+            Ok(stream) => self.spawn(stream, address, permit, place, drain),
+            Err(error) => self.lost(&error),
         }
     }
 
-    /// Serves the connection in its own task, or closes it if there are too many.
-    fn spawn(self: &Rc<Self>, stream: TcpStream, address: SocketAddr, place: Place, drain: &Drain) {
+    fn admit(&self) -> Option<Permit> {
         self.worker.meter.accepted(self.listener);
-        let Ok(permit) = self.admission.admit() else {
-            return self.refused(RefusedConnection::Connections);
-        };
+        let permit = self.admission.admit();
+        if permit.is_err() {
+            self.refused(RefusedConnection::Connections);
+        }
+        permit.ok()
+    }
+
+    /// Serves the connection in its own task.
+    fn spawn(
+        self: &Rc<Self>,
+        stream: TcpStream,
+        address: SocketAddr,
+        permit: Permit,
+        place: Place,
+        drain: &Drain,
+    ) {
         tokio::task::spawn_local(Rc::clone(self).serve(
             Socket::new(stream),
             address,
@@ -111,6 +128,12 @@ impl ListenerContext {
             place,
             drain.clone(),
         ));
+    }
+
+    /// A connection was closed since the kernel did not hand it over to another worker.
+    fn lost(&self, error: &io::Error) {
+        tracing::warn!(listener = self.listener, %error, "failed to hand over a connection");
+        self.accept_failed("other");
     }
 
     /// Counts a failure to accept a connection.

@@ -4,19 +4,24 @@
 //! connections one worker may get most, while another CPU is idle: it passes them on to the worker
 //! with the fewest.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use super::admission::Permit;
 
 /// How many connections wait for the worker that takes them over. What does not fit stays where it
 /// was accepted.
 const QUEUE: usize = 256;
-/// The part of the fewest connections that a worker may have more, since passing on costs two calls
-/// of the kernel, and wakes a thread.
-const SLACK: usize = 16;
+/// If each worker has as many connections, a new one stays where it was accepted: the kernel's
+/// distribution of so many is even enough, and passing on costs two calls of the kernel, and wakes a
+/// thread. It also bounds how many connections a client can direct to one worker, by closing all of
+/// its own there.
+const MANY: usize = 64;
 
 /// One worker's view of all.
 pub(crate) struct Placement {
@@ -43,8 +48,12 @@ pub(crate) struct Passed {
     pub(super) stream: std::net::TcpStream,
     pub(super) address: SocketAddr,
     pub(super) listener: &'static str,
+    pub(super) permit: Permit,
     pub(super) place: Place,
 }
+
+/// A connection that stays where it was accepted.
+pub(crate) type Kept = (TcpStream, Permit, Place);
 
 // === impl Placement ===
 
@@ -63,24 +72,28 @@ impl Placement {
     }
 
     /// Places a connection that this worker has accepted: returns it if it is to be served here.
+    ///
+    /// # Errors
+    /// The kernel did not hand it over. It is closed.
     pub(super) fn place(
         &self,
         stream: TcpStream,
         address: SocketAddr,
         listener: &'static str,
-    ) -> Option<(TcpStream, Place)> {
-        let Some(worker) = self.less_loaded() else { return Some((stream, self.own_place())) };
-        // The connection is closed if the kernel cannot hand it over.
-        let stream = stream.into_std().ok()?;
-        let place = Place::new(&self.all, worker);
-        let passed = Passed { stream, address, listener, place };
-        let returned = match self.all.get(worker)?.queue.try_send(passed) {
-            Ok(()) => return None,
-            Err(
-                mpsc::error::TrySendError::Full(passed) | mpsc::error::TrySendError::Closed(passed),
-            ) => passed,
+        permit: Permit,
+    ) -> io::Result<Option<Kept>> {
+        let other = self.less_loaded().and_then(|worker| Some((worker, self.all.get(worker)?)));
+        let Some((worker, other)) = other else {
+            return Ok(Some((stream, permit, self.own_place())));
         };
-        Some((TcpStream::from_std(returned.stream).ok()?, self.own_place()))
+        let place = Place::new(&self.all, worker);
+        let passed = Passed { stream: stream.into_std()?, address, listener, permit, place };
+        match other.queue.try_send(passed) {
+            Ok(()) => Ok(None),
+            Err(TrySendError::Full(back) | TrySendError::Closed(back)) => {
+                Ok(Some((TcpStream::from_std(back.stream)?, back.permit, self.own_place())))
+            }
+        }
     }
 
     /// The place of a connection that stays.
@@ -96,12 +109,11 @@ impl Placement {
     }
 }
 
-/// The worker that a connection is passed on to, by the open connections of all; `None` if `own` has
-/// hardly more than it.
+/// The worker that a connection is passed on to, by the open connections of all; `None` if it stays.
 fn less_loaded(open: impl Iterator<Item = usize> + Clone, own: usize) -> Option<usize> {
     let (fewest, least) = open.clone().enumerate().min_by_key(|(_, open)| *open)?;
     let own = open.clone().nth(own)?;
-    (own > least + least / SLACK).then_some(fewest)
+    (own > least && least < MANY).then_some(fewest)
 }
 
 // === impl Place ===
@@ -125,9 +137,11 @@ impl Drop for Place {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_config::settings::Limits;
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::listen::admission::Admission;
 
     fn chosen(open: &[usize], own: usize) -> Option<usize> {
         less_loaded(open.iter().copied(), own)
@@ -142,9 +156,9 @@ mod tests {
     }
 
     #[test]
-    fn few_more_of_many_are_no_reason_to_pass_one_on() {
-        assert_eq!(chosen(&[106, 100], 0), None);
-        assert_eq!(chosen(&[107, 100], 0), Some(1));
+    fn of_many_connections_none_is_passed_on() {
+        assert_eq!(chosen(&[900, MANY - 1], 0), Some(1));
+        assert_eq!(chosen(&[900, MANY], 0), None);
     }
 
     /// A connection that is accepted, and its client.
@@ -155,33 +169,44 @@ mod tests {
         (stream, address, client.expect("connected"))
     }
 
+    /// Places a new connection, and returns it with its address if it stays.
+    async fn place(worker: &Placement, admission: &Arc<Admission>) -> (Option<Kept>, SocketAddr) {
+        let (stream, address, _client) = connection().await;
+        let permit = admission.admit().map_err(drop).expect("admitted");
+        let kept = worker.place(stream, address, "http", permit);
+        (kept.expect("the kernel hands it over"), address)
+    }
+
     #[tokio::test]
     async fn the_second_connection_of_a_worker_is_passed_on_and_counted_where_it_goes() {
+        let admission = Admission::new(&Limits::default());
         let mut workers = Placement::of_workers(2);
         let (_other, mut passed) = workers.pop().expect("two");
         let (own, _) = workers.pop().expect("two");
-        let (stream, address, _client) = connection().await;
-        let first = own.place(stream, address, "http").expect("it stays");
-        let (stream, address, _client) = connection().await;
-        assert!(own.place(stream, address, "http").is_none());
+        let (first, _) = place(&own, &admission).await;
+        assert!(first.is_some());
+        let (second, address) = place(&own, &admission).await;
+        assert!(second.is_none());
         let second = passed.recv().await.expect("it is passed on");
         assert_eq!((second.address, second.listener), (address, "http"));
         // Each has one now, so the next one stays.
-        let (stream, address, _client) = connection().await;
-        let third = own.place(stream, address, "http").expect("it stays");
+        let (third, _) = place(&own, &admission).await;
+        assert!(third.is_some());
+        assert_eq!(admission.open(), 3);
         drop((first, third));
-        let (stream, address, _client) = connection().await;
-        assert!(own.place(stream, address, "http").is_some());
+        assert!(place(&own, &admission).await.0.is_some());
+        drop(second);
+        assert_eq!(admission.open(), 0);
     }
 
     #[tokio::test]
     async fn a_connection_stays_if_the_other_worker_has_stopped() {
+        let admission = Admission::new(&Limits::default());
         let mut workers = Placement::of_workers(2);
         drop(workers.pop());
         let (own, _) = workers.pop().expect("two");
-        let (stream, address, _client) = connection().await;
-        let _first = own.place(stream, address, "http").expect("it stays");
-        let (stream, address, _client) = connection().await;
-        assert!(own.place(stream, address, "http").is_some());
+        let first = place(&own, &admission).await;
+        assert!(first.0.is_some());
+        assert!(place(&own, &admission).await.0.is_some());
     }
 }
