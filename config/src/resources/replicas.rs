@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use super::{EndpointSlice, Resources};
+use crate::model::NamespacedName;
 
 // === impl Resources ===
 
@@ -16,7 +17,10 @@ impl Resources {
     #[must_use]
     pub fn replicas(&self) -> Option<NonZeroU32> {
         let namespace = &self.installation.namespace;
-        let services = self.slices.iter().filter(|(service, _)| service.namespace == *namespace);
+        // Nothing else is visited: this is asked for after each change.
+        let first = NamespacedName::new(namespace.clone(), "");
+        let services =
+            self.slices.range(first..).take_while(|(service, _)| service.namespace == *namespace);
         let counts = services.flat_map(|(_, slices)| {
             // A pod has an address of each family.
             [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|family| self.replicas_of(slices.iter(), family))

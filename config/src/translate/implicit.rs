@@ -95,9 +95,11 @@ pub(super) fn hosts(
         })
         .cloned()
         .collect();
+    let is_folder = matches!(settings.source, SourceSettings::Directory(_));
     let mut translator = Translator {
         settings,
         resources,
+        replicas_unknown: is_folder && resources.replicas().is_none(),
         template,
         stable: STABLE.into(),
         cors_origins: settings.cors.origins.iter().cloned().collect(),
@@ -180,6 +182,8 @@ impl Environment {
 struct Translator<'a> {
     settings: &'a Settings,
     resources: &'a Resources,
+    /// Whether it is unknown how many replicas there are, and will be: a folder does not tell.
+    replicas_unknown: bool,
     template: HostnameTemplate,
     /// [`STABLE`], allocated once.
     stable: Arc<str>,
@@ -281,9 +285,7 @@ impl Translator<'_> {
         let protocol = backend.as_ref().map(|(_, protocol)| protocol);
         policy.health_check =
             health_check::check_protocol(policy.health_check.take(), protocol, reader);
-        let is_folder = matches!(self.settings.source, SourceSettings::Directory(_));
-        let is_unknown = is_folder && self.resources.replicas().is_none();
-        rate_limit::check_divided(&policy.rate_limits, is_unknown, reader);
+        rate_limit::check_divided(&policy.rate_limits, self.replicas_unknown, reader);
         let paths = policy::paths(reader);
         let public = access.public_paths(&paths, reader);
         if environment.is_none() {
