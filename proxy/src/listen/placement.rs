@@ -111,8 +111,8 @@ impl Placement {
 
 /// The worker that a connection is passed on to, by the open connections of all; `None` if it stays.
 fn less_loaded(open: impl Iterator<Item = usize> + Clone, own: usize) -> Option<usize> {
-    let (fewest, least) = open.clone().enumerate().min_by_key(|(_, open)| *open)?;
     let own = open.clone().nth(own)?;
+    let (fewest, least) = open.enumerate().min_by_key(|(_, open)| *open)?;
     (own > least && least < MANY).then_some(fewest)
 }
 
